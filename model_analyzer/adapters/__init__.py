@@ -1,0 +1,1 @@
+"""The world outside: each third-party client stands behind one adapter."""

@@ -1,0 +1,31 @@
+"""Writing whole files, or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from model_analyzer.errors import ExportPathError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step: a reader sees the old file or the new one. Raises ExportPathError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ExportPathError:
+    """The one line for a path that cannot be written."""
+    fix = "free space or mend permissions, then run again: it resumes"
+    return ExportPathError(str(path), f"cannot be written ({error.strerror})", fix)

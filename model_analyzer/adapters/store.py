@@ -1,0 +1,194 @@
+"""The store: append-only JSON lines under the export path, one fsynced line a record.
+
+A torn last line (a kill in mid-write) is cut off when the store is opened. One
+process at a time: an advisory lock that dies with its holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from model_analyzer.adapters.files import cannot_write
+from model_analyzer.core.measurement import Baseline, Measurement, Slice
+from model_analyzer.errors import ExportPathError
+
+FILENAME = "measurements.jsonl"
+LOCKNAME = ".lock"
+
+_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
+_BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a store holds.
+
+    measurements: phase id -> its last measurement, oldest first. slices: of phases without one yet.
+    runs: the `run` records (phase order, output fields), oldest first.
+    """
+
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    slices: dict[str, list[Slice]] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in one record; a measurement closes its phase's slices, a later one replaces it."""
+        kind, data = record["kind"], record["data"]
+        if kind == "slice":
+            self.slices.setdefault(data["phase_id"], []).append(Slice.from_json(data))
+        elif kind == "measurement":
+            measurement = _MEASUREMENT.validate_python(data)
+            self.slices.pop(measurement.phase.id, None)
+            self.measurements.pop(measurement.phase.id, None)
+            self.measurements[measurement.phase.id] = measurement
+        elif kind == "baseline":
+            baseline = _BASELINE.validate_python(data)
+            self.baselines[baseline.id] = baseline
+        elif kind == "run":
+            self.runs.append(data)
+
+
+def read(export_path: Path) -> Contents:
+    """All that the store under `export_path` holds; empty where there is none. Raises ExportPathError."""
+    contents = Contents()
+    path = export_path / FILENAME
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            contents.add(json.loads(line))
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            what = f"not a record of this version ({str(error).splitlines()[0]})"
+            raise ExportPathError(
+                f"{path}:{number}", what, "move the file away, or use another --export-path"
+            ) from None
+    return contents
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that end; a torn last one is left out."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ExportPathError(str(path), f"cannot be read ({error.strerror})", "mend its permissions") from error
+
+
+class JsonlStore:
+    """The open store of one run. Use as a context manager: it holds the lock while open."""
+
+    def __init__(self, export_path: Path) -> None:
+        self.path = export_path / FILENAME
+        self._lock = _take_lock(export_path)
+        try:
+            self.contents = read(export_path)
+            self._fd = _open_at_last_whole_line(self.path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> JsonlStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+        os.close(self._lock)
+
+    def slices_of(self, phase_id: str) -> list[Slice]:
+        """The slices of a phase that has no measurement yet, oldest first."""
+        return self.contents.slices.get(phase_id, [])
+
+    def add_slice(self, piece: Slice) -> None:
+        """Keep one finished slice."""
+        self._append("slice", piece.to_json())
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keep one finished phase."""
+        self._append("measurement", _MEASUREMENT.dump_python(measurement, mode="json"))
+
+    def add_baseline(self, baseline: Baseline) -> None:
+        """Keep the server-only baseline."""
+        self._append("baseline", _BASELINE.dump_python(baseline, mode="json"))
+
+    def add_run(self, record: Mapping[str, Any]) -> None:
+        """Keep what a run set out to do: its phases in order, its output fields."""
+        self._append("run", record)
+
+    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
+        record = {"kind": kind, "data": data}
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        start = os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            _write_all(self._fd, line)
+            os.fsync(self._fd)
+            gone = os.fstat(self._fd).st_nlink == 0
+        except OSError as error:
+            # Cut a half-written line off, so that the file stays whole when the disk is full.
+            os.ftruncate(self._fd, start)
+            raise cannot_write(self.path, error) from error
+        if gone:
+            raise ExportPathError(str(self.path), "was removed while the run was writing it", "restore it and rerun")
+        self.contents.add(json.loads(line))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _take_lock(export_path: Path) -> int:
+    path = export_path / LOCKNAME
+    try:
+        export_path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise cannot_write(export_path, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
+        os.close(fd)
+        raise ExportPathError(
+            str(export_path), f"is in use by {holder}", "wait for it to end, or use another --export-path"
+        ) from None
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as error:
+        os.close(fd)
+        raise cannot_write(export_path, error) from error
+    return fd
+
+
+def _open_at_last_whole_line(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.ftruncate(fd, _whole_length(fd))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return fd
+
+
+def _whole_length(fd: int) -> int:
+    """Bytes up to and with the last newline."""
+    end = os.lseek(fd, 0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,249 @@
+"""Tables from measurements: CSV files for scripts, a summary for people. Pure but for the writing at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from model_analyzer.adapters.files import write_atomically
+from model_analyzer.core.measurement import Baseline, Measurement
+from model_analyzer.core.metric import (
+    METRICS,
+    OWN_GPU_FIELDS,
+    OWN_INFERENCE_FIELDS,
+    OWN_SERVER_FIELDS,
+    Metric,
+    header,
+)
+from model_analyzer.core.select import Constraints, satisfies
+from model_analyzer.core.telemetry import Reading
+
+SERVER_ONLY_NAME = "triton-server"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns stand in which file; all of it from the job spec, kept in the store's `run` record.
+
+    *_fields: column or metric tags; our own columns follow those that are not named there.
+    constraints: model name -> bounds.
+    """
+
+    inference_fields: tuple[str, ...]
+    gpu_fields: tuple[str, ...]
+    server_fields: tuple[str, ...]
+    filename_inference: str
+    filename_gpu: str
+    filename_server: str
+    constraints: Mapping[str, Constraints]
+
+
+Row = dict[str, str]
+
+
+def format_value(metric: Metric, value: float | None) -> str:
+    """A value in the table's unit; empty for None."""
+    if value is None:
+        return ""
+    return f"{value * metric.scale:.{metric.digits}f}"
+
+
+def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
+    """One row a phase, every field of METRICS and COLUMNS that it has."""
+    fields = _with_own(layout.inference_fields, OWN_INFERENCE_FIELDS)
+    return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
+
+
+def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
+    """One row a phase and GPU; a phase without GPU figures has one row that says why."""
+    fields = _with_own(layout.gpu_fields, OWN_GPU_FIELDS)
+    rows = []
+    for m in measurements:
+        constraints = layout.constraints.get(m.phase.variant.model, {})
+        for key, readings in m.gpus.items() if m.gpus else [("", {})]:
+            rows.append(_gpu_row(m, key, readings, fields, constraints))
+    return rows
+
+
+def server_rows(baseline: Baseline | None, layout: Layout) -> list[Row]:
+    """One row a GPU, or one without; none before the baseline was measured."""
+    if baseline is None:
+        return []
+    fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
+    return [_server_row(baseline, key, readings, fields)
+            for key, readings in (baseline.gpus.items() if baseline.gpus else [("", {})])]  # fmt: skip
+
+
+def _with_own(fields: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*fields, *own)))
+
+
+def _about(m: Measurement, constraints: Constraints) -> Row:
+    """What both kinds of row say of their phase."""
+    load = f"{m.phase.load.value:g}"
+    satisfied = satisfies(m, constraints)
+    return {
+        "model_name": m.phase.variant.model,
+        "batch_size": str(m.phase.batch_size),
+        "concurrency": load if m.phase.load.kind == "concurrency" else "",
+        "request_rate": load if m.phase.load.kind == "request_rate" else "",
+        "model_config_path": m.phase.variant.name,
+        "instance_group": m.instance_group or "",
+        "max_batch_size": "" if m.max_batch_size is None else str(m.max_batch_size),
+        "satisfies_constraints": "" if satisfied is None else "Yes" if satisfied else "No",
+        "client_limited": "" if m.client_limited is None else "Yes" if m.client_limited else "No",
+        "status": m.status,
+    }
+
+
+def _inference_row(m: Measurement, fields: Sequence[str], constraints: Constraints) -> Row:
+    about = _about(m, constraints)
+    sources = ", ".join(
+        dict.fromkeys(r["gpu_utilization"].source for r in m.gpus.values() if r["gpu_utilization"].source)
+    )
+    about |= {"gpu_uuid": " ".join(m.gpus), "gpu_source": sources}
+    about["gpu_model"] = ", ".join(
+        dict.fromkeys(m.environment.gpus[key].model for key in m.gpus if key in m.environment.gpus)
+    )
+    values = {**m.values, **{tag: reading.value for tag, reading in m.host.items()}}
+    reasons = {**m.reasons, **{tag: reading.reason or "" for tag, reading in m.host.items()}}
+    return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
+
+
+def _gpu_row(
+    m: Measurement, key: str, readings: Mapping[str, Reading], fields: Sequence[str], constraints: Constraints
+) -> Row:
+    about = _about(m, constraints)
+    gpu = m.environment.gpus.get(key)
+    source = readings["gpu_utilization"].source if readings else ""
+    about |= {"gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
+
+    def value(tag: str) -> float | None:
+        return readings[tag].value if tag in readings else None if tag in _GPU_TAGS else m.values.get(tag)
+
+    reasons = {tag: r.reason or "" for tag, r in readings.items()} if readings else dict(m.reasons)
+    return _row(fields, about, value, lambda tag: _reason(tag, reasons, m.status), m.notes)
+
+
+def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], fields: Sequence[str]) -> Row:
+    gpu = baseline.environment.gpus.get(key)
+    about = {"model_name": SERVER_ONLY_NAME, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "status": "ok"}
+    everything = {**baseline.host, **readings}
+    reasons = {tag: reading.reason or "" for tag, reading in everything.items()}
+
+    def reason(tag: str) -> str:
+        return reasons.get(tag) or baseline.no_gpu_reason or "the server-only row has no phase"
+
+    return _row(fields, about, lambda tag: everything[tag].value if tag in everything else None, reason, baseline.notes)
+
+
+_GPU_TAGS = frozenset(tag for tag, metric in METRICS.items() if metric.scope == "gpu")
+
+
+def _reason(tag: str, reasons: Mapping[str, str], status: str) -> str:
+    if not METRICS[tag].measured:
+        return METRICS[tag].meaning
+    if status in ("failed", "skipped") and not reasons:
+        return ""  # the notes begin with why the whole phase has no figures
+    return reasons.get(tag) or "not reported"
+
+
+def _row(
+    fields: Sequence[str],
+    about: Row,
+    value: Callable[[str], float | None],
+    reason: Callable[[str], str],
+    notes: Sequence[str],
+) -> Row:
+    """Fill the fields; the reason of each empty metric goes to the notes, equal reasons together."""
+    row: Row = {}
+    empty: dict[str, list[str]] = {}
+    for tag in fields:
+        if tag in METRICS:
+            row[tag] = format_value(METRICS[tag], value(tag))
+            if not row[tag] and reason(tag):
+                empty.setdefault(reason(tag), []).append(METRICS[tag].header)
+        elif tag != "notes":
+            row[tag] = about.get(tag, "")
+    absent = [f"{', '.join(headers)}: {why}" for why, headers in empty.items()]
+    row["notes"] = " | ".join((*notes, *absent))
+    return row
+
+
+def to_csv(fields: Sequence[str], rows: Iterable[Row]) -> str:
+    """RFC 4180 text with a header line; `fields` in order."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([header(tag) for tag in fields])
+    writer.writerows([row[tag] for tag in fields] for row in rows)
+    return out.getvalue()
+
+
+def write_csvs(
+    export_path: Path, layout: Layout, measurements: Sequence[Measurement], baseline: Baseline | None
+) -> None:
+    """Rewrite the three CSV files, each atomically. Raises ExportPathError."""
+    for name, fields, own, rows in (
+        (
+            layout.filename_inference,
+            layout.inference_fields,
+            OWN_INFERENCE_FIELDS,
+            inference_rows(measurements, layout),
+        ),
+        (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu_rows(measurements, layout)),
+        (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server_rows(baseline, layout)),
+    ):
+        write_atomically(export_path / name, to_csv(_with_own(fields, own), rows))
+
+
+def summary(console: Console, measurements: Sequence[Measurement], layout: Layout) -> None:
+    """Print what a person wants to see first."""
+    table = Table(title="Results", header_style="bold", pad_edge=False)
+    columns = _summary_columns(measurements, layout)
+    for column, _ in columns:
+        table.add_column(
+            column, justify="left" if column in ("Variant", "Status") else "right", no_wrap=column != "Status"
+        )
+    for m in measurements:
+        table.add_row(*(cell(m) for _, cell in columns))
+    console.print(table)
+
+
+def _summary_columns(
+    measurements: Sequence[Measurement], layout: Layout
+) -> list[tuple[str, Callable[[Measurement], str]]]:
+    def metric(tag: str) -> Callable[[Measurement], str]:
+        return lambda m: format_value(METRICS[tag], m.values.get(tag)) or "-"
+
+    def throughput(m: Measurement) -> str:
+        value, half = m.values.get("perf_throughput"), m.values.get("perf_throughput_ci")
+        if value is None:
+            return "-"
+        return f"{value:,.1f}" + (f" ±{half / value:.0%}" if half is not None and value else "")
+
+    columns: list[tuple[str, Callable[[Measurement], str]]] = [
+        ("Variant", lambda m: m.phase.variant.name),
+        ("Batch", lambda m: str(m.phase.batch_size)),
+        ("Load", lambda m: f"{m.phase.load.value:g}" + ("/s" if m.phase.load.kind == "request_rate" else "")),
+        ("infer/s", throughput),
+        ("p50 ms", metric("perf_latency_p50")),
+        ("p99 ms", metric("perf_latency_p99")),
+    ]
+    if any(m.gpus for m in measurements):
+        columns += [
+            ("GPU %", metric("gpu_utilization_max")),
+            ("Mem %", metric("gpu_memory_utilization_max")),
+            ("GPU MB", metric("gpu_used_memory_max")),
+        ]
+    if any(layout.constraints.values()):
+        columns.append(
+            ("Fits", lambda m: _about(m, layout.constraints.get(m.phase.variant.model, {}))["satisfies_constraints"])
+        )
+    columns.append(("Status", lambda m: m.status if m.status == "ok" or not m.notes else f"{m.status}: {m.notes[0]}"))
+    return columns

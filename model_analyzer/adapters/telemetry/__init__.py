@@ -1,0 +1,1 @@
+"""Telemetry sources: Triton's metrics page, DCGM exporters, the host."""

@@ -1,0 +1,1 @@
+"""Triton: launch modes, model control, request encoding."""

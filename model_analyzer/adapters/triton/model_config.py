@@ -1,0 +1,60 @@
+"""What a Triton model config says: overrides merged into it, and the description that the engine needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from model_analyzer.core.variant import ModelInfo, TensorInfo
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own config with the overridden top-level keys replaced whole.
+
+    Triton completes `dynamic_batching` with preferred sizes; those above an
+    overridden max_batch_size would make the load fail, so they are dropped.
+    """
+    config = {**base, **overrides}
+    batching = base.get("dynamic_batching")
+    if "max_batch_size" in overrides and batching and "dynamic_batching" not in overrides:
+        largest = int(overrides["max_batch_size"])
+        preferred = [size for size in batching.get("preferred_batch_size", []) if int(size) <= largest]
+        config["dynamic_batching"] = {**batching, "preferred_batch_size": preferred}
+    return config
+
+
+def describe(config: Mapping[str, Any], version: str) -> ModelInfo:
+    """The model as the engine sees it; `config` is the served one, so Triton has completed it."""
+    return ModelInfo(
+        name=config["name"],
+        version=version,
+        max_batch_size=int(config.get("max_batch_size", 0)),
+        inputs=tuple(_tensor(item) for item in config.get("input", ())),
+        outputs=tuple(_tensor(item) for item in config.get("output", ())),
+        instance_group=instance_group_text(config.get("instance_group", ())),
+        decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
+    )
+
+
+def instance_group_text(groups: Any) -> str:
+    """Instances by kind, such as "2:GPU + 1:CPU"; "" for a model without instances (an ensemble).
+
+    A GPU group counts once for each of its GPUs. Source: Triton Model Analyzer,
+    triton/model/model_config.py, instance_group_string.
+    """
+    totals: dict[str, int] = {}
+    for group in groups:
+        kind = group.get("kind", "KIND_AUTO").removeprefix("KIND_")
+        gpus = len(group.get("gpus", ())) or 1 if kind == "GPU" else 1
+        totals[kind] = totals.get(kind, 0) + int(group.get("count", 1)) * gpus
+    return " + ".join(f"{count}:{kind}" for kind, count in totals.items())
+
+
+def _tensor(item: Mapping[str, Any]) -> TensorInfo:
+    datatype = item["data_type"].removeprefix("TYPE_")
+    return TensorInfo(
+        name=item["name"],
+        datatype="BYTES" if datatype == "STRING" else datatype,
+        shape=tuple(int(size) for size in item.get("dims", ())),
+        optional=bool(item.get("optional", False)),
+    )

@@ -1,0 +1,192 @@
+"""A server that we did not start: touched as little as possible, left as it was found."""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model_analyzer.adapters.triton.control import ExplicitControlOff, TritonControl
+from model_analyzer.adapters.triton.model_config import merge
+from model_analyzer.core.load import Protocol, Tls
+from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
+from model_analyzer.errors import ModelError, ServerError
+
+# How long a model is watched before it is called idle.
+LOOK_S = 1.0
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEndpoints:
+    """Where the server answers: host:port, host:port, URL."""
+
+    http: str
+    grpc: str
+    metrics_url: str
+
+
+@dataclass(slots=True)
+class Before:
+    """A model as we found it.
+
+    config: what it was served with, None: it was not loaded. base: what overrides are merged into: that config,
+    or the repository's once we have loaded it. changed: by us, and not restored since.
+    """
+
+    config: dict[str, Any] | None
+    base: dict[str, Any] | None
+    changed: bool = False
+
+
+class RemoteServer:
+    """Reaches a running server, which may be other people's too.
+
+    max_retries: tries to reach it, one a second. touch_models_in_use: measure models that answer others' requests.
+    reload_model_disable: never load or unload. say: receives a line for people.
+    """
+
+    def __init__(
+        self,
+        endpoints: RemoteEndpoints,
+        *,
+        protocol: Protocol = "http",
+        tls: Tls | None = None,
+        max_retries: int = 50,
+        touch_models_in_use: bool = False,
+        reload_model_disable: bool = False,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._endpoints = endpoints
+        self._control = TritonControl.over(protocol, endpoints.http, endpoints.grpc, tls)
+        self._max_retries = max_retries
+        self._touch_models_in_use = touch_models_in_use
+        self._reload = not reload_model_disable
+        self._say = say
+        self._found: dict[str, Before] = {}
+
+    def start(self, settings: ServerSettings) -> ServerInfo:
+        """Reach the server; its flags and environment are not ours to set. Raises ServerError."""
+        if settings != ServerSettings():
+            self._say("triton_server_flags and triton_server_environment have no effect on a remote server")
+        self._reach()
+        where = self._endpoints
+        return ServerInfo(self._control.version(), where.http, where.grpc, where.metrics_url, ours=False)
+
+    def stop(self) -> None:
+        """Restore every model that we changed; what cannot be restored is said, and tried again by the next call."""
+        for model in self._found:
+            self._restore_or_say(model)
+
+    def load(self, variant: Variant) -> ModelInfo:
+        """Load the variant, or use what is loaded where that is the same. Raises ModelError, ServerError."""
+        model = variant.model
+        ready = model in self._control.ready_models()
+        before = self._found.get(model) or self._first_look(model, ready)
+        overrides = variant.overrides
+        if not overrides and ready and not before.changed:
+            return self._control.info(model)
+        if not self._reload:
+            raise _not_allowed(model, ready, "reload_model_disable is set", "load it on that server, without overrides")
+        try:
+            self._load(model, before, overrides)
+        except ExplicitControlOff as error:
+            raise _not_allowed(model, ready, error.faults[0].what, error.faults[0].fix) from error
+        return self._control.info(model)
+
+    def unload(self, variant: Variant) -> None:
+        """Bring the model back to what it was before we touched it. Raises ModelError."""
+        self._restore(variant.model)
+
+    def problem(self) -> str | None:
+        """None while it answers, else why not, in one line."""
+        silence = self._control.silence() and self._control.silence()  # one slow answer is no death
+        return f"the server at {self._control.endpoint} does not answer: {silence}" if silence else None
+
+    def loaded_models(self) -> Sequence[str]:
+        """Names of the models that are ready now. Raises ServerError."""
+        return self._control.ready_models()
+
+    def _reach(self) -> None:
+        for attempt in range(max(self._max_retries, 1)):
+            if attempt:
+                time.sleep(RETRY_S)
+            if self._control.is_ready():
+                return
+        silence = self._control.silence()
+        if silence is None:  # strict readiness: one model of somebody's failed to load; ours may be fine
+            self._say(f"{self._control.endpoint} is live but not ready: one of its models may have failed to load")
+            return
+        what = f"no Triton server answers after {max(self._max_retries, 1)} tries: {silence}"
+        fix = "start it, correct triton_http_endpoint or triton_grpc_endpoint, or raise client_max_retries"
+        raise ServerError(self._control.endpoint, what, fix)
+
+    def _first_look(self, model: str, ready: bool) -> Before:
+        """Remember the model as it is. Raises ModelError where it is in use."""
+        if ready and not self._touch_models_in_use:
+            self._refuse_if_in_use(model)
+        config = self._control.config(model) if ready else None
+        before = Before(config, config)
+        self._found[model] = before
+        return before
+
+    def _load(self, model: str, before: Before, overrides: dict[str, Any]) -> None:
+        if before.base is None:
+            self._control.load(model)
+            before.changed = True
+            before.base = self._control.config(model)
+            if not overrides:
+                return
+        changed, before.changed = before.changed, True  # a reload that breaks off halfway is a change too
+        try:
+            self._control.load(model, merge(before.base, overrides))
+        except ExplicitControlOff:
+            before.changed = changed
+            raise
+        except ModelError:
+            self._restore(model)
+            raise
+
+    def _restore(self, model: str) -> None:
+        before = self._found.get(model)
+        if before is None or not before.changed:
+            return
+        if before.config is None:
+            self._control.unload(model)
+        else:
+            self._control.load(model, before.config)
+        before.changed = False
+
+    def _restore_or_say(self, model: str) -> None:
+        try:
+            self._restore(model)
+        except ModelError as error:
+            self._say(f"not restored: {error}")
+
+    def _refuse_if_in_use(self, model: str) -> None:
+        before = self._control.request_count(model)
+        time.sleep(LOOK_S)
+        answered = self._control.request_count(model) - before
+        pending = _pending_requests(self._endpoints.metrics_url, model)
+        if answered or pending:
+            what = f"is in use: {answered} requests answered within {LOOK_S:g} s, {pending} pending"
+            raise ModelError(model, what, "measure it elsewhere, or set touch_models_in_use: true")
+
+
+def _not_allowed(model: str, ready: bool, why: str, fix: str) -> ModelError:
+    state = "cannot be given other config than it is loaded with" if ready else "is not loaded and cannot be"
+    return ModelError(model, f"{state}: {why}", fix)
+
+
+def _pending_requests(metrics_url: str, model: str) -> int:
+    """Requests that the model has accepted and not begun; 0 where the metrics page is out of reach."""
+    try:
+        with urllib.request.urlopen(metrics_url, timeout=5) as page:
+            text = page.read().decode(errors="replace")
+    except (OSError, ValueError):
+        return 0
+    rows = re.finditer(r"^nv_inference_pending_request_count\{([^}]*)\} (\S+)", text, re.MULTILINE)
+    return sum(int(float(row[2])) for row in rows if f'model="{model}"' in row[1])

@@ -1,0 +1,215 @@
+"""Triton's control calls over HTTP and over gRPC, one method a call, plain JSON values either way.
+
+Each call opens a connection of its own: a kept-alive one makes a Triton that
+is told to stop wait its whole exit timeout (seen with 2.51).
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: D102 -- WireApi documents the methods of both clients
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+from model_analyzer.core.load import Tls
+
+# Health and description answer from memory; loading may read gigabytes from a slow disk.
+CALL_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 1800.0
+
+Json = dict[str, Any]
+
+
+class Refused(Exception):  # noqa: N818 -- an answer, not a fault of ours
+    """The server answered, and said no; the text is its own."""
+
+
+class Unreachable(Exception):  # noqa: N818 -- a state of the server
+    """No answer: connection refused or lost, timeout, TLS failure."""
+
+
+class WireApi(Protocol):
+    """Every method raises Refused or Unreachable."""
+
+    endpoint: str
+
+    def is_live(self) -> bool:
+        """Whether the server runs, ready or not."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether the server and all models that it should have loaded are ready."""
+        ...
+
+    def metadata(self) -> Json:
+        """The server's name, version, extensions."""
+        ...
+
+    def model_metadata(self, model: str) -> Json:
+        """The model's versions and tensors."""
+        ...
+
+    def model_config(self, model: str) -> Json:
+        """The whole config as it is served, completed by Triton."""
+        ...
+
+    def index(self) -> list[Json]:
+        """name, version, state, reason of each model of the repository that the server knows."""
+        ...
+
+    def statistics(self, model: str) -> list[Json]:
+        """Counters of each loaded version of a model."""
+        ...
+
+    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+        """Load or reload; `config` replaces the repository's whole config."""
+        ...
+
+    def unload(self, model: str) -> None:
+        """Ask to unload; Triton answers before it is done."""
+        ...
+
+
+class HttpApi:
+    """The HTTP/REST endpoints. Source: KServe v2 protocol and Triton's protocol/extension_model_repository.md."""
+
+    def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
+        import urllib3
+
+        self.endpoint = endpoint
+        self._base = f"{'https' if tls else 'http'}://{endpoint}/v2"
+        options: dict[str, Any] = {}
+        if tls:
+            options = {"ssl_context": _ssl_context(tls), "assert_hostname": None if tls.verify_host else False}
+        self._pool = urllib3.PoolManager(headers={"Connection": "close"}, retries=False, **options)
+
+    def is_live(self) -> bool:
+        return self._status("health/live") == 200
+
+    def is_ready(self) -> bool:
+        return self._status("health/ready") == 200
+
+    def metadata(self) -> Json:
+        return cast(Json, self._call("GET", ""))
+
+    def model_metadata(self, model: str) -> Json:
+        return cast(Json, self._call("GET", f"/models/{quote(model)}"))
+
+    def model_config(self, model: str) -> Json:
+        return cast(Json, self._call("GET", f"/models/{quote(model)}/config"))
+
+    def index(self) -> list[Json]:
+        return cast("list[Json]", self._call("POST", "/repository/index"))
+
+    def statistics(self, model: str) -> list[Json]:
+        return cast("list[Json]", self._call("GET", f"/models/{quote(model)}/stats")["model_stats"])
+
+    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+        body = {"parameters": {"config": json.dumps(config)}} if config is not None else {}
+        self._call("POST", f"/repository/models/{quote(model)}/load", body, LOAD_TIMEOUT_S)
+
+    def unload(self, model: str) -> None:
+        self._call("POST", f"/repository/models/{quote(model)}/unload", {})
+
+    def _status(self, path: str) -> int:
+        return self._request("GET", f"/{path}", None, CALL_TIMEOUT_S)[0]
+
+    def _call(self, method: str, path: str, body: Json | None = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        status, data = self._request(method, path, body, timeout_s)
+        try:
+            answer = json.loads(data) if data else {}
+        except ValueError:
+            raise Refused(f"HTTP status {status} and no JSON from {self._base}{path}; is that Triton?") from None
+        if status >= 400:
+            text = answer.get("error") if isinstance(answer, dict) else None
+            raise Refused(text or f"HTTP status {status} from {self._base}{path}")
+        return answer
+
+    def _request(self, method: str, path: str, body: Json | None, timeout_s: float) -> tuple[int, bytes]:
+        import urllib3
+
+        timeout = urllib3.Timeout(connect=min(CALL_TIMEOUT_S, timeout_s), read=timeout_s)
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            answer = self._pool.request(method, self._base + path, body=data, timeout=timeout)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(_short(error)) from error
+        return answer.status, answer.data
+
+
+class GrpcApi:
+    """The gRPC service, by tritonclient. Host and peer verification of gRPC cannot be switched off."""
+
+    def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
+        self.endpoint = endpoint
+        self._tls = tls
+
+    def is_live(self) -> bool:
+        return bool(self._call("is_server_live"))
+
+    def is_ready(self) -> bool:
+        return bool(self._call("is_server_ready"))
+
+    def metadata(self) -> Json:
+        return cast(Json, self._call("get_server_metadata", as_json=True))
+
+    def model_metadata(self, model: str) -> Json:
+        return cast(Json, self._call("get_model_metadata", model, as_json=True))
+
+    def model_config(self, model: str) -> Json:
+        return cast(Json, self._call("get_model_config", model, as_json=True)["config"])
+
+    def index(self) -> list[Json]:
+        return cast("list[Json]", self._call("get_model_repository_index", as_json=True).get("models", []))
+
+    def statistics(self, model: str) -> list[Json]:
+        return cast("list[Json]", self._call("get_inference_statistics", model, as_json=True).get("model_stats", []))
+
+    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+        text = None if config is None else json.dumps(config)
+        self._call("load_model", model, config=text, client_timeout=LOAD_TIMEOUT_S)
+
+    def unload(self, model: str) -> None:
+        self._call("unload_model", model)
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        import grpc
+        import tritonclient.grpc
+        from tritonclient.utils import InferenceServerException
+
+        silent = {str(grpc.StatusCode.DEADLINE_EXCEEDED), str(grpc.StatusCode.CANCELLED)}
+        tls = self._tls
+        files: dict[str, Any] = {"ssl": True} if tls else {}
+        if tls:
+            files |= {"root_certificates": tls.ca_file, "private_key": tls.private_key_file}
+            files |= {"certificate_chain": tls.certificate_file}
+        try:
+            with tritonclient.grpc.InferenceServerClient(self.endpoint, **files) as client:
+                return getattr(client, method)(*args, **{"client_timeout": CALL_TIMEOUT_S, **options})
+        except InferenceServerException as error:
+            text = error.message()
+            # UNAVAILABLE is both a lost connection, written by the gRPC library, and Triton's own word for a refusal.
+            lost = "connect" in text.lower() or "socket" in text.lower() or "transport" in text.lower()
+            if error.status() in silent or (error.status() == str(grpc.StatusCode.UNAVAILABLE) and lost):
+                raise Unreachable(text) from error
+            raise Refused(text) from error
+        except OSError as error:  # a certificate file that cannot be read
+            raise Unreachable(str(error)) from error
+
+
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    context.check_hostname = tls.verify_host and tls.verify_peer
+    if not tls.verify_peer:
+        context.verify_mode = ssl.CERT_NONE
+    if tls.certificate_file:
+        context.load_cert_chain(tls.certificate_file, tls.private_key_file)
+    return context
+
+
+def _short(error: Exception) -> str:
+    """The cause without urllib3's object addresses: `<...HTTPConnection object at 0x..>: Failed to ...`."""
+    text = str(error)
+    return text.split(">: ", 1)[-1] if " object at 0x" in text else text

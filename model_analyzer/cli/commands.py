@@ -1,0 +1,105 @@
+"""The commands on a job spec or a store. Heavy imports happen when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from model_analyzer.cli.flags import FLAGS, with_spec_flags
+from model_analyzer.errors import PHASES_FAILED
+
+if TYPE_CHECKING:
+    from model_analyzer.wire import Job
+
+ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands, in the order of --help."""
+    for command in (profile, plan, validate):
+        app.command()(with_spec_flags(command))
+    for command in (status, tables, schema):
+        app.command()(command)
+
+
+def load(config_file: str | None, values: dict[str, Any]) -> Job:
+    """The job, its warnings printed. Raises SpecError."""
+    from model_analyzer.wire import load_job
+
+    job = load_job(Path(config_file) if config_file else None, values, {flag.key: flag.names[-1] for flag in FLAGS})
+    for warning in job.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return job
+
+
+def profile(config_file: str | None, values: dict[str, Any]) -> None:
+    """Measure every phase of a job that is not measured yet, and write the tables."""
+    run(load(config_file, values))
+
+
+def run(job: Job) -> None:
+    """Measure a job; ends the process with its exit code."""
+    from rich.console import Console
+
+    from model_analyzer.wire import profile as measure
+
+    raise typer.Exit(measure(job, _console(), live=Console(stderr=True).is_terminal))
+
+
+def _console() -> Any:
+    """A console for tables: as wide as they need where nobody looks at it on a terminal."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200, soft_wrap=False)
+
+
+def plan(config_file: str | None, values: dict[str, Any]) -> None:
+    """Print the phases and about how long they take; touch nothing."""
+    job = load(config_file, values)
+    for group in job.groups:
+        for phase in group.phases:
+            typer.echo(f"{phase.id}  {phase}")
+    minutes, seconds = divmod(round(job.estimate_s()), 60)
+    typer.echo(
+        f"{len(job.phase_ids)} phases of {len(job.groups)} variants, {job.mode} Triton, about {minutes} min {seconds:02d} s"
+    )
+
+
+def validate(config_file: str | None, values: dict[str, Any]) -> None:
+    """Check a job spec; print every fault, or `ok`."""
+    job = load(config_file, values)
+    typer.echo(f"ok: {len(job.phase_ids)} phases")
+
+
+def status(export_path: ExportPath = ".") -> None:
+    """Say what the store of a run holds. Exit code 4 while phases are missing or failed."""
+    from model_analyzer.wire import read_stored
+
+    stored = read_stored(Path(export_path))
+    missing = len(stored.phase_ids) - len(stored.measurements)
+    typer.echo(f"run of {stored.at}: {len(stored.phase_ids)} phases")
+    for name, count in sorted(stored.statuses().items()):
+        typer.echo(f"  {name}: {count}")
+    typer.echo(f"  not measured yet: {missing}" + (f", {stored.unfinished} of them begun" if stored.unfinished else ""))
+    typer.echo(f"  server-only baseline: {'measured' if stored.baseline else 'not measured yet'}")
+    if missing or stored.statuses().get("failed"):
+        raise typer.Exit(PHASES_FAILED)
+
+
+def tables(export_path: ExportPath = ".") -> None:
+    """Make the CSV files again from the store, and print the summary."""
+    from model_analyzer.adapters.tables import summary
+    from model_analyzer.wire import rebuild_tables
+
+    stored = rebuild_tables(Path(export_path))
+    summary(_console(), stored.measurements, stored.layout)
+
+
+def schema() -> None:
+    """Print the JSON schema of the job spec."""
+    from model_analyzer.adapters.reference import render_schema
+
+    typer.echo(render_schema(), nl=False)

@@ -1,0 +1,113 @@
+"""The flags of the commands that take a job spec: Triton Model Analyzer's names and short forms.
+
+One row a flag: the key of the job spec that it sets, and its help. The values
+are taken as text and judged by the same rules as the YAML's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Optional
+
+import typer
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of `profile`, `plan` and `validate`. kind: "text", "list" (comma or repeated) or "switch"."""
+
+    key: str
+    names: tuple[str, ...]
+    help: str
+    kind: str = "text"
+
+
+FLAGS = (
+    Flag("model_repository", ("-m", "--model-repository"), "Folder of the models, as Triton reads it."),
+    Flag("profile_models", ("-n", "--profile-models"), "Models to measure.", "list"),
+    Flag("batch_sizes", ("-b", "--batch-sizes"), "Batch sizes: 1,4,8 or start:stop:step.", "list"),
+    Flag("concurrency", ("-c", "--concurrency"), "Requests kept in flight: 1,8 or start:stop:step.", "list"),
+    Flag("request_rate", ("--request-rate",), "Requests a second (open loop) instead of a concurrency.", "list"),
+    Flag("export_path", ("-e", "--export-path"), "Folder for the store, the tables and the server's log."),
+    Flag("duration_seconds", ("-d", "--duration-seconds"), "How long the server is watched with no model loaded."),
+    Flag("monitoring_interval", ("-i", "--monitoring-interval"), "Seconds between scrapes of the metrics."),
+    Flag("client_max_retries", ("-r", "--client-max-retries"), "Tries, a second apart, to reach the server."),
+    Flag("client_protocol", ("--client-protocol",), "http or grpc."),
+    Flag("triton_launch_mode", ("--triton-launch-mode",), "remote, local, embedded or docker."),
+    Flag("triton_http_endpoint", ("--triton-http-endpoint",), "host:port of a running server, HTTP."),
+    Flag("triton_grpc_endpoint", ("--triton-grpc-endpoint",), "host:port of a running server, gRPC."),
+    Flag("triton_metrics_url", ("--triton-metrics-url",), "URL of a running server's metrics page."),
+    Flag("triton_server_path", ("--triton-server-path",), "The tritonserver program for the local launch mode."),
+    Flag("triton_docker_image", ("--triton-docker-image",), "Image for the docker launch mode."),
+    Flag("triton_docker_mounts", ("--triton-docker-mounts",), "Extra mounts, host:container:mode.", "list"),
+    Flag("triton_docker_shm_size", ("--triton-docker-shm-size",), "Size of /dev/shm in the container, such as 1G."),
+    Flag("triton_output_path", ("--triton-output-path",), "File for the server's output instead of the export path's."),
+    Flag("gpus", ("--gpus",), "GPUs that count: all, or UUIDs or indices.", "list"),
+    Flag("dcgm_exporter_url", ("--dcgm-exporter-url",), "Metrics page of a DCGM exporter; may be repeated.", "list"),
+    Flag("min_gpu_samples", ("--min-gpu-samples",), "Extend a phase until so many fresh GPU samples fell inside."),
+    Flag("min_seconds", ("--min-seconds",), "Measure a phase for at least so long."),
+    Flag("max_seconds", ("--max-seconds",), "Measure a phase for at most so long."),
+    Flag("precision", ("--precision",), "Stop when throughput is known to this share (0.05 is 5 %)."),
+    Flag("filename_model_inference", ("--filename-model-inference",), "Name of the inference table's file."),
+    Flag("filename_model_gpu", ("--filename-model-gpu",), "Name of the GPU table's file."),
+    Flag("filename_server_only", ("--filename-server-only",), "Name of the server-only table's file."),
+    Flag("inference_output_fields", ("--inference-output-fields",), "Columns of the inference table.", "list"),
+    Flag("gpu_output_fields", ("--gpu-output-fields",), "Columns of the GPU table.", "list"),
+    Flag("server_output_fields", ("--server-output-fields",), "Columns of the server-only table.", "list"),
+    Flag("latency_budget", ("--latency-budget",), "Constraint: p99 latency of at most so many ms."),
+    Flag("min_throughput", ("--min-throughput",), "Constraint: at least so many infer/s."),
+    Flag("collect_cpu_metrics", ("--collect-cpu-metrics",), "Accepted; CPU figures are always collected.", "switch"),
+    Flag(
+        "reload_model_disable", ("--reload-model-disable",), "Use what a remote server has loaded, as it is.", "switch"
+    ),
+    Flag(
+        "touch_models_in_use",
+        ("--touch-models-in-use",),
+        "Reload a remote server's model even if it has traffic.",
+        "switch",
+    ),
+)
+
+
+def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `-f` and every flag of FLAGS; it is called with `config_file` and `values` (key -> given value)."""
+
+    def run(**given: Any) -> None:
+        extra = {name: given.pop(name) for name in list(given) if name in own}
+        config_file = given.pop("config_file")
+        command(config_file=config_file, values=_given(given), **extra)
+
+    own = {p.name: p for p in inspect.signature(command, eval_str=True).parameters.values()}
+    own.pop("config_file")
+    own.pop("values")
+    file_flag = Annotated[
+        str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False)
+    ]
+    parameters = [_parameter("config_file", file_flag, None), *map(_flag_parameter, FLAGS), *own.values()]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _flag_parameter(flag: Flag) -> inspect.Parameter:
+    kinds: Mapping[str, Any] = {"text": Optional[str], "list": Optional[list[str]], "switch": bool}
+    names = flag.names if flag.kind != "switch" else (f"{flag.names[-1]}",)
+    option = typer.Option(*names, help=flag.help, show_default=False)
+    return _parameter(flag.key, Annotated[kinds[flag.kind], option], False if flag.kind == "switch" else None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, lists flattened at their commas."""
+    return {key: split(value) if isinstance(value, list) else value for key, value in values.items() if value}
+
+
+def split(items: list[str]) -> list[str]:
+    """`-b 1,4 -b 8` as 1, 4, 8."""
+    return [part.strip() for item in items for part in item.split(",") if part.strip()]

@@ -1,0 +1,83 @@
+"""What is sent to the server: a load and the requests it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Protocol = Literal["http", "grpc"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Load:
+    """A closed loop of `value` requests in flight, or an open loop of `value` requests a second.
+
+    kind: "concurrency" or "request_rate". value: 1 or more.
+    """
+
+    kind: Literal["concurrency", "request_rate"]
+    value: float
+    distribution: Literal["constant", "poisson"] = "constant"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class InputSource:
+    """Where input tensors come from.
+
+    mode: "random", "zero", or "file" (then `path` is a perf_analyzer JSON data file).
+    shapes: tensor name -> dims without the batch dimension, for dynamic dims.
+    string_length: bytes of a random BYTES element. string_data: one fixed BYTES element instead.
+    """
+
+    mode: Literal["random", "zero", "file"] = "random"
+    path: str | None = None
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    string_length: int = 128
+    string_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """One inference request as it goes over the wire, encoded once and replayed.
+
+    http: `head` is the request line and headers incl. the blank line, `body` follows it.
+    grpc: `head` is empty, `body` is a serialised ModelInferRequest.
+    """
+
+    head: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSet:
+    """Distinct requests to rotate through; inferences: how many one request carries (its batch size)."""
+
+    protocol: Protocol
+    requests: tuple[EncodedRequest, ...]
+    inferences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Client side of TLS; all None/True: system CAs, verified."""
+
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    private_key_file: str | None = None
+    verify_peer: bool = True
+    verify_host: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """All the load generator needs to drive one slice."""
+
+    address: str  # host:port
+    load: Load
+    requests: RequestSet
+    timeout_s: float
+    tls: Tls | None = None
+    seed: int = 0

@@ -1,0 +1,127 @@
+"""A slice is one contiguous piece of a phase's measured time; a measurement is what its slices amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from model_analyzer.core.plan import Phase
+from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.telemetry import Gpu, Reading, Summaries, summaries_from_json, summaries_to_json
+
+Status = Literal["ok", "unstable", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one slice saw.
+
+    stats: successes only. failures: message -> count. server: deltas of the model's `nv_inference_*`
+    counters over the same time, None where the metrics page could not be read (`server_problem` says why).
+    client_cpu_ratio: CPU of the load generator / wall time. gpus: the GPUs that count. telemetry: scraped series inside
+    the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
+    """
+
+    phase_id: str
+    round: int
+    started_at: str
+    warmup_s: float
+    stats: SliceStats
+    failures: Mapping[str, int]
+    server: Mapping[str, float] | None
+    server_problem: str | None
+    client_cpu_ratio: float
+    client_lag_s: float
+    send_lag_s: float
+    gpus: tuple[str, ...]
+    telemetry: Summaries
+    cadences: Mapping[str, float]
+    problems: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Measured seconds."""
+        return self.stats.duration_ns / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict, for the store."""
+        return {
+            "phase_id": self.phase_id,
+            "round": self.round,
+            "started_at": self.started_at,
+            "warmup_s": self.warmup_s,
+            "stats": self.stats.to_json(),
+            "failures": dict(self.failures),
+            "server": None if self.server is None else dict(self.server),
+            "server_problem": self.server_problem,
+            "client_cpu_ratio": self.client_cpu_ratio,
+            "client_lag_s": self.client_lag_s,
+            "send_lag_s": self.send_lag_s,
+            "gpus": list(self.gpus),
+            "telemetry": summaries_to_json(self.telemetry),
+            "cadences": dict(self.cadences),
+            "problems": dict(self.problems),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Slice:
+        """The inverse of `to_json`."""
+        return cls(
+            **{
+                **data,
+                "stats": SliceStats.from_json(data["stats"]),
+                "gpus": tuple(data["gpus"]),
+                "telemetry": summaries_from_json(data["telemetry"]),
+                "notes": tuple(data["notes"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where a measurement was made; a resumed run on other hardware shows in it."""
+
+    server_version: str = ""
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    host: str = ""
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A finished phase: one row.
+
+    values: METRICS tag of phase scope, or of gpu scope taken across the GPUs -> value in project units; None: `reasons[tag]`
+    says why. host, gpus: metric tag -> reading. client_limited: the load generator was the limit; None: not measured.
+    notes: what a reader of the row should know.
+    """
+
+    phase: Phase
+    status: Status
+    notes: tuple[str, ...] = ()
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    host: Mapping[str, Reading] = field(default_factory=dict)
+    gpus: Mapping[str, Mapping[str, Reading]] = field(default_factory=dict)
+    client_limited: bool | None = None
+    instance_group: str | None = None
+    max_batch_size: int | None = None
+    finished_at: str = ""
+    environment: Environment = Environment()
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The server with no model loaded: one row a GPU, or one row without GPUs, and then `no_gpu_reason` says why."""
+
+    id: str
+    seconds: float
+    host: Mapping[str, Reading] = field(default_factory=dict)
+    gpus: Mapping[str, Mapping[str, Reading]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    no_gpu_reason: str = ""
+    finished_at: str = ""
+    environment: Environment = Environment()

@@ -1,0 +1,251 @@
+"""METRICS: the one place where a metric, and a column, is described.
+
+A new metric is one row here and the code that produces its value. Headers,
+units of the tables, the reduction over a phase, the docs page and the names a
+job spec may use in objectives, constraints and output fields all come from it.
+Tags and headers are Triton Model Analyzer's wherever it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+Reduce = Literal["max", "avg", "min", "sum"]
+Scope = Literal["phase", "gpu", "host"]
+
+MS = 1e-6  # from ns
+MB = 1e-6  # from bytes: 1 MB = 10^6 bytes, as in Triton Model Analyzer
+PERCENT = 100.0
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    scale: from the project's unit (ratio, bytes, ns, W, J, Hz, infer/s) to the table's. better: which direction a
+    search prefers. reduce: how samples of a phase become one value (phase metrics: how the value is formed is in
+    `meaning`). sources: Prometheus names in order of preference, or what it is computed from. first_round: taken from
+    the first, ascending round only, before a larger load has grown the server's memory for good.
+    """
+
+    tag: str
+    header: str
+    unit: str
+    scale: float
+    better: Literal["higher", "lower", ""]
+    scope: Scope
+    meaning: str
+    sources: tuple[str, ...] = ()
+    reduce: Reduce = "avg"
+    digits: int = 3
+    first_round: bool = False
+    measured: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that is no metric: what the row is about, or what to know of it."""
+
+    tag: str
+    header: str
+    meaning: str
+
+
+def _latency(tag: str, name: str, what: str) -> Metric:
+    return Metric(tag, f"{name} Latency (ms)", "ms", MS, "lower", "phase", what, ("client",))
+
+
+def _server_time(tag: str, name: str, counter: str) -> Metric:
+    meaning = f"Server time a request spent in {name}: delta {counter} / delta nv_inference_request_success."
+    header = f"Server {name.title()} time (ms)"
+    return Metric(tag, header, "ms", MS, "lower", "phase", meaning, (counter,))
+
+
+def _llm(tag: str, header: str) -> Metric:
+    what = "Streaming models; not measured yet."
+    return Metric(tag, header, "ms", MS, "lower", "phase", what, measured=False)
+
+
+_QUANTILES = ("avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25")
+
+_ALL: tuple[Metric, ...] = (
+    Metric("perf_throughput", "Throughput (infer/sec)", "infer/s", 1, "higher", "phase",
+           "Successful requests x batch size / measured seconds.", ("client",), digits=1),
+    Metric("perf_throughput_ci", "Throughput Interval (+-infer/sec)", "infer/s", 1, "lower", "phase",
+           "Half-width of the 95 % confidence interval of the throughput.", ("client",), digits=1),
+    _latency("perf_latency_avg", "Avg", "Mean time from just before a request's first byte is sent to its reply's last byte."),
+    _latency("perf_latency_p50", "p50", "50th percentile of latency."),
+    _latency("perf_latency_p90", "p90", "90th percentile of latency."),
+    _latency("perf_latency_p95", "p95", "95th percentile of latency."),
+    _latency("perf_latency_p99", "p99", "99th percentile of latency."),
+    _latency("perf_latency", "p99", "Triton Model Analyzer's older name of perf_latency_p99."),
+    _latency("perf_latency_max", "Max", "The largest latency."),
+    Metric("perf_latency_p99_ci", "p99 Latency Interval (+-ms)", "ms", MS, "lower", "phase",
+           "Half-width of the 95 % confidence interval of the p99 latency.", ("client",)),
+    Metric("perf_client_response_wait", "Response Wait Time (ms)", "ms", MS, "lower", "phase",
+           "perf_analyzer's split of client time; not measured: replies are timed whole.", measured=False),
+    Metric("perf_client_send_recv", "Client Send/Recv (ms)", "ms", MS, "lower", "phase",
+           "perf_analyzer's split of client time; not measured: replies are timed whole.", measured=False),
+    _server_time("perf_server_queue", "queue", "nv_inference_queue_duration_us"),
+    _server_time("perf_server_compute_input", "compute input", "nv_inference_compute_input_duration_us"),
+    _server_time("perf_server_compute_infer", "compute infer", "nv_inference_compute_infer_duration_us"),
+    _server_time("perf_server_compute_output", "compute output", "nv_inference_compute_output_duration_us"),
+    Metric("server_average_batch", "Server Average Batch", "inferences", 1, "higher", "phase",
+           "delta nv_inference_count / delta nv_inference_exec_count: how far dynamic batching filled a batch.",
+           ("nv_inference_count", "nv_inference_exec_count"), digits=2),
+    Metric("cache_hit_ratio", "Cache Hit Ratio (%)", "%", PERCENT, "higher", "phase",
+           "delta nv_cache_num_hits_per_model / (hits + misses).",
+           ("nv_cache_num_hits_per_model", "nv_cache_num_misses_per_model"), digits=1),
+    Metric("requests_succeeded", "Requests Succeeded", "requests", 1, "higher", "phase",
+           "Requests answered well inside the measured time, counted by the client.", ("client",), digits=0),
+    Metric("requests_failed", "Requests Failed", "requests", 1, "lower", "phase",
+           "Requests that failed inside the measured time, counted by the client.", ("client",), digits=0),
+    Metric("server_requests_succeeded", "Server Requests Succeeded", "requests", 1, "higher", "phase",
+           "delta nv_inference_request_success over the same time.", ("nv_inference_request_success",), digits=0),
+    Metric("server_requests_failed", "Server Requests Failed", "requests", 1, "lower", "phase",
+           "delta nv_inference_request_failure over the same time, all reasons.", ("nv_inference_request_failure",), digits=0),
+    Metric("energy_per_inference", "Energy per Inference (J)", "J", 1, "lower", "phase",
+           "Energy of the GPUs in the measured time / inferences: from the energy counter where it refreshed at least"
+           " twice within a slice, else average power x time (then a note says so).",
+           ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption", "DCGM_FI_DEV_POWER_USAGE"), digits=6),
+    Metric("gpu_used_memory", "GPU Memory Usage (MB)", "MB", MB, "lower", "gpu",
+           "Largest GPU memory in use while the phase ran.",
+           ("DCGM_FI_DEV_FB_USED", "nv_gpu_memory_used_bytes"), "max", 1, first_round=True),
+    Metric("gpu_utilization", "GPU Utilization (%)", "%", PERCENT, "higher", "gpu",
+           "Average share of time in which a kernel ran on the GPU. On a MIG instance, where DCGM has no GPU_UTIL, the"
+           " graphics engine's activity (then a note says so).",
+           ("DCGM_FI_DEV_GPU_UTIL", "nv_gpu_utilization", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"), "avg", 1),
+    Metric("gpu_power_usage", "GPU Power Usage (W)", "W", 1, "lower", "gpu", "Average power draw.",
+           ("DCGM_FI_DEV_POWER_USAGE", "nv_gpu_power_usage"), "avg", 1),
+    Metric("gpu_memory_utilization_max", "Max Memory Utilization (%)", "%", PERCENT, "lower", "gpu",
+           "Largest share of time in which device memory was read or written. On a MIG instance the DRAM activity (then a"
+           " note says so).",
+           ("DCGM_FI_DEV_MEM_COPY_UTIL", "DCGM_FI_PROF_DRAM_ACTIVE"), "max", 1),
+    Metric("gpu_utilization_max", "Max GPU Utilization (%)", "%", PERCENT, "higher", "gpu",
+           "Largest share of time in which a kernel ran on the GPU.",
+           ("DCGM_FI_DEV_GPU_UTIL", "nv_gpu_utilization", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"), "max", 1),
+    Metric("gpu_used_memory_max", "Max GPU Memory (MB)", "MB", MB, "lower", "gpu",
+           "Largest GPU memory in use while the phase ran; the same figure as GPU Memory Usage.",
+           ("DCGM_FI_DEV_FB_USED", "nv_gpu_memory_used_bytes"), "max", 1, first_round=True),
+    Metric("gpu_free_memory", "GPU Memory Available (MB)", "MB", MB, "higher", "gpu",
+           "Smallest free GPU memory while the phase ran.", ("DCGM_FI_DEV_FB_FREE",), "min", 1, first_round=True),
+    Metric("gpu_total_memory", "GPU Memory Total (MB)", "MB", MB, "", "gpu", "Memory of the GPU.",
+           ("nv_gpu_memory_total_bytes",), "max", 1),
+    Metric("gpu_reserved_memory", "GPU Memory Reserved (MB)", "MB", MB, "lower", "gpu",
+           "Memory that the driver keeps for itself.", ("DCGM_FI_DEV_FB_RESERVED",), "max", 1),
+    Metric("gpu_temperature", "GPU Temperature (C)", "C", 1, "lower", "gpu", "Highest temperature.",
+           ("DCGM_FI_DEV_GPU_TEMP",), "max", 0),
+    Metric("gpu_sm_clock", "GPU SM Clock (MHz)", "MHz", 1e-6, "higher", "gpu", "Average SM clock.",
+           ("DCGM_FI_DEV_SM_CLOCK",), "avg", 0),
+    Metric("gpu_engine_active", "GPU Engine Active (%)", "%", PERCENT, "higher", "gpu",
+           "Average activity of the graphics and compute engine.", ("DCGM_FI_PROF_GR_ENGINE_ACTIVE",), "avg", 1),
+    Metric("gpu_tensor_active", "GPU Tensor Active (%)", "%", PERCENT, "higher", "gpu",
+           "Average activity of the tensor cores.", ("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE",), "avg", 1),
+    Metric("gpu_dram_active", "GPU DRAM Active (%)", "%", PERCENT, "", "gpu",
+           "Average activity of the memory interface.", ("DCGM_FI_PROF_DRAM_ACTIVE",), "avg", 1),
+    Metric("gpu_xid_errors", "GPU XID Error", "code", 1, "lower", "gpu",
+           "The last XID error code that the driver reported; 0: none.", ("DCGM_FI_DEV_XID_ERRORS",), "max", 0),
+    Metric("gpu_energy", "GPU Energy (J)", "J", 1, "lower", "gpu", "Energy of the GPU in the measured time.",
+           ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"), "sum", 2),
+    Metric("gpu_fresh_samples", "GPU Samples", "refreshes", 1, "higher", "gpu",
+           "Distinct refreshes of the GPU's telemetry inside the measured time: how many readings the figures stand on.",
+           (), "sum", 0),
+    Metric("cpu_used_ram", "RAM Usage (MB)", "MB", MB, "lower", "host",
+           "Largest memory in use: of the server's processes where they are ours, else of its host.",
+           ("server processes (USS)", "nv_cpu_memory_used_bytes"), "max", 1, first_round=True),
+    Metric("cpu_available_ram", "RAM Available (MB)", "MB", MB, "higher", "host",
+           "Smallest memory left on the server's host.",
+           ("host", "nv_cpu_memory_total_bytes - nv_cpu_memory_used_bytes"), "min", 1, first_round=True),
+    Metric("cpu_utilization", "CPU Utilization (%)", "%", PERCENT, "", "host",
+           "Average CPU utilization of the server's host, all processes.", ("nv_cpu_utilization", "host"), "avg", 1),
+    Metric("server_cpu", "Server CPU (cores)", "cores", 1, "lower", "host",
+           "Average CPU of the server's processes, where they are ours.", ("server processes",), "avg", 2),
+    Metric("client_cpu", "Client CPU (%)", "%", PERCENT, "lower", "phase",
+           "CPU of the load generator, as a share of one core; near 100 the client is the limit.", ("client",), digits=1),
+    Metric("measured_seconds", "Measured (s)", "s", 1, "", "phase", "Measured time, warm-up excluded.", ("client",), digits=2),
+    *(_llm(f"time_to_first_token_{q}", f"{q if q[0] == 'p' else q.title()} Time To First Token (ms)") for q in _QUANTILES),
+    *(_llm(f"inter_token_latency_{q}", f"{q if q[0] == 'p' else q.title()} Inter Token Latency (ms)") for q in _QUANTILES),
+    Metric("output_token_throughput", "Output Token Throughput (infer/sec)", "tokens/s", 1, "higher", "phase",
+           "Streaming models; not measured yet.", digits=1, measured=False),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.tag: metric for metric in _ALL}
+
+COLUMNS: dict[str, Column] = {
+    column.tag: column
+    for column in (
+        Column("model_name", "Model", "The model's name; `triton-server` in the server-only table."),
+        Column("batch_size", "Batch", "Inferences in one request."),
+        Column("concurrency", "Concurrency", "Requests in flight; empty for an open loop."),
+        Column("request_rate", "Request Rate", "Requests a second of an open loop; empty for a closed one."),
+        Column(
+            "model_config_path", "Model Config Path", "The variant: `<model>_config_default`, `<model>_config_0`, ..."
+        ),
+        Column("instance_group", "Instance Group", "Instances and their kind, such as `1:GPU`."),
+        Column("max_batch_size", "Max Batch Size", "max_batch_size of the variant as loaded."),
+        Column("satisfies_constraints", "Satisfies Constraints", "Yes or No; empty where the phase has no figures."),
+        Column("gpu_uuid", "GPU UUID", "The GPU, or `<uuid>/<GPU_I_ID>` of a MIG instance."),
+        Column("gpu_model", "GPU Model", "Product name of the GPU."),
+        Column("gpu_source", "GPU Source", "Where the GPU figures come from: dcgm or triton."),
+        Column("client_limited", "Client Limited", "Yes: the load generator was the limit, the server can do more."),
+        Column("status", "Status", "ok, unstable (measured, not as precise as asked), failed, or skipped."),
+        Column("notes", "Notes", "Why a cell is empty, and what else to know of the row."),
+    )
+}
+
+DEFAULT_INFERENCE_FIELDS = (
+    "model_name", "batch_size", "concurrency", "model_config_path", "instance_group", "max_batch_size",
+    "satisfies_constraints", "perf_throughput", "perf_latency_p99",
+)  # fmt: skip
+DEFAULT_GPU_FIELDS = (
+    "model_name", "gpu_uuid", "batch_size", "concurrency", "model_config_path", "instance_group",
+    "satisfies_constraints", "gpu_used_memory", "gpu_utilization", "gpu_power_usage",
+)  # fmt: skip
+DEFAULT_SERVER_FIELDS = ("model_name", "gpu_uuid", "gpu_used_memory", "gpu_utilization", "gpu_power_usage")
+# Ours, after Triton Model Analyzer's, so that a script that reads by position goes on working.
+OWN_INFERENCE_FIELDS = (
+    "perf_throughput_ci", "perf_latency_avg", "perf_latency_p50", "perf_latency_p90", "perf_latency_p95",
+    "perf_latency_max", "perf_latency_p99_ci",
+    "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "energy_per_inference",
+    "perf_server_queue", "perf_server_compute_input", "perf_server_compute_infer", "perf_server_compute_output",
+    "requests_succeeded", "requests_failed", "server_requests_succeeded", "server_requests_failed",
+    "cpu_used_ram", "client_cpu", "client_limited", "measured_seconds", "status", "notes",
+)  # fmt: skip
+OWN_GPU_FIELDS = (
+    "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",
+    "gpu_energy", "gpu_fresh_samples", "gpu_model", "gpu_source", "status", "notes",
+)  # fmt: skip
+OWN_SERVER_FIELDS = (
+    "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "cpu_used_ram", "cpu_available_ram",
+    "cpu_utilization", "gpu_fresh_samples", "notes",
+)  # fmt: skip
+
+
+def known_tags() -> frozenset[str]:
+    """Every name that a job spec may use as an output field."""
+    return frozenset(METRICS) | frozenset(COLUMNS)
+
+
+def nearest(tag: str, among: Sequence[str] | frozenset[str] | None = None) -> str | None:
+    """The known name most like `tag`, if any is like it at all."""
+    found = get_close_matches(tag, sorted(among if among is not None else known_tags()), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def header(tag: str) -> str:
+    """The column header of a metric or column tag."""
+    return METRICS[tag].header if tag in METRICS else COLUMNS[tag].header
+
+
+def gpu_metrics() -> tuple[Metric, ...]:
+    """The metrics that are scraped a GPU at a time."""
+    return tuple(metric for metric in _ALL if metric.scope == "gpu")
+
+
+def host_metrics() -> tuple[Metric, ...]:
+    """The metrics of the server's host."""
+    return tuple(metric for metric in _ALL if metric.scope == "host")

@@ -1,0 +1,146 @@
+"""From resolved models to groups of phases: what a fixed sweep measures, in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Protocol
+
+from model_analyzer.core.load import InputSource, Load
+from model_analyzer.core.load import Protocol as WireProtocol
+from model_analyzer.core.variant import ServerSettings, Variant, canonical_json
+
+# Fields of Triton's ModelConfig that are lists of scalars: there a plain list is one value, a list of lists a sweep.
+REPEATED_SCALARS = frozenset({"preferred_batch_size", "gpus", "profile", "dims", "versions"})
+
+
+class ModelPlan(Protocol):
+    """What planning needs to know of a model of the job spec."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def batch_sizes(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def loads(self) -> tuple[Load, ...]: ...  # noqa: D102
+    @property
+    def input_source(self) -> InputSource: ...  # noqa: D102
+    @property
+    def model_config_parameters(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def cpu_only(self) -> bool: ...  # noqa: D102
+    @property
+    def server(self) -> ServerSettings: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One model variant x batch size x load: one row. `id` is the content hash of all that affects its result."""
+
+    id: str
+    variant: Variant
+    batch_size: int
+    load: Load
+    source: InputSource
+    protocol: WireProtocol
+
+    def __str__(self) -> str:
+        return f"{self.variant.name} batch {self.batch_size} {self.load}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Phases that share one loaded variant, ascending in batch size, then load."""
+
+    variant: Variant
+    phases: tuple[Phase, ...]
+
+
+def plan(
+    models: Sequence[ModelPlan], protocol: WireProtocol, conditions: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> tuple[Group, ...]:
+    """Lay out every phase of a fixed sweep.
+
+    conditions: everything else that affects a result (measurement rule, server identity); part of each phase's id.
+    fingerprints: model name -> digest of its files and data file, "" where they cannot be seen.
+    """
+    return tuple(
+        Group(variant, tuple(_phases(model, variant, protocol, {**conditions, "files": fingerprints.get(model.name)})))
+        for model in models
+        for variant in variants(model)
+    )
+
+
+def variants(model: ModelPlan) -> Iterator[Variant]:
+    """Yield the model's own config first, then each combination of its model_config_parameters."""
+    base = {"instance_group": [{"kind": "KIND_CPU"}]} if model.cpu_only else {}
+    yield _variant(model, "config_default", base)
+    if model.model_config_parameters:
+        for n, overrides in enumerate(combinations(model.model_config_parameters)):
+            yield _variant(model, f"config_{n}", _cpu_only(overrides) if model.cpu_only else overrides)
+
+
+def combinations(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of swept values, the last key varying fastest.
+
+    A list where ModelConfig has a scalar is a sweep; where it has a list, a list of lists is.
+    Source: Triton Model Analyzer docs, "Manual Configuration Search".
+    """
+    keys = list(parameters)
+    for values in product(*(list(_choices(key, parameters[key])) for key in keys)):
+        yield dict(zip(keys, values, strict=True))
+
+
+def _choices(key: str, value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from combinations(value)
+    elif not isinstance(value, list):
+        yield value
+    elif value and all(isinstance(item, list) for item in value):
+        for alternative in value:
+            yield from _one_list(key, alternative)
+    elif key in REPEATED_SCALARS or any(isinstance(item, Mapping) for item in value):
+        yield from _one_list(key, value)
+    else:
+        yield from value
+
+
+def _one_list(key: str, items: list[Any]) -> Iterator[list[Any]]:
+    """One list value whose elements may themselves sweep."""
+    per_item = [list(_choices("", item)) if isinstance(item, Mapping) else [item] for item in items]
+    for choice in product(*per_item):
+        yield list(choice)
+
+
+def _cpu_only(overrides: dict[str, Any]) -> dict[str, Any]:
+    groups = overrides.get("instance_group") or [{}]
+    return {**overrides, "instance_group": [{**group, "kind": "KIND_CPU"} for group in groups]}
+
+
+def _variant(model: ModelPlan, suffix: str, overrides: Mapping[str, Any]) -> Variant:
+    return Variant(model.name, f"{model.name}_{suffix}", canonical_json(overrides), model.server)
+
+
+def _phases(model: ModelPlan, variant: Variant, protocol: WireProtocol, conditions: dict[str, Any]) -> Iterator[Phase]:
+    for batch_size in model.batch_sizes:
+        for load in model.loads:
+            content = {
+                "model": variant.model,
+                "overrides": variant.overrides,
+                "server": asdict(variant.server),
+                "batch_size": batch_size,
+                "load": asdict(load),
+                "source": asdict(model.input_source),
+                "protocol": protocol,
+                "conditions": conditions,
+            }
+            yield Phase(content_id(content), variant, batch_size, load, model.input_source, protocol)
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """16 hex digits that change when anything in `content` does."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,251 @@
+"""A phase's row from its slices: pure, so that it can be made again from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.measurement import Measurement, Slice, Status
+from model_analyzer.core.metric import Metric, gpu_metrics, host_metrics
+from model_analyzer.core.plan import Phase
+from model_analyzer.core.reading import across, disagreement, read_metric
+from model_analyzer.core.stats import remarks
+from model_analyzer.core.stopping import Verdict
+from model_analyzer.core.telemetry import Reading, Summaries, merge
+
+# Above this share of one core, or this wait of a finished reply, the load generator shapes what it measures.
+CLIENT_CPU_LIMIT = 0.85
+CLIENT_LAG_LIMIT = 0.2
+QUANTILES = {"perf_latency_p50": 0.50, "perf_latency_p90": 0.90, "perf_latency_p95": 0.95, "perf_latency_p99": 0.99}
+SERVER_TIMES = {
+    "perf_server_queue": "nv_inference_queue_duration_us",
+    "perf_server_compute_input": "nv_inference_compute_input_duration_us",
+    "perf_server_compute_infer": "nv_inference_compute_infer_duration_us",
+    "perf_server_compute_output": "nv_inference_compute_output_duration_us",
+}
+
+Values = dict[str, float | None]
+Reasons = dict[str, str]
+
+
+def skipped(phase: Phase, reason: str) -> Measurement:
+    """A phase that is not measured, and why."""
+    return Measurement(phase, "skipped", (reason,))
+
+
+def failed(phase: Phase, reason: str) -> Measurement:
+    """A phase that brought no figures, and why."""
+    return Measurement(phase, "failed", (reason,))
+
+
+def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, inferences: int) -> Measurement:
+    """The row of a phase. slices: at least one, oldest first. inferences: carried by one request."""
+    seconds = sum(piece.seconds for piece in slices)
+    client, reasons = _client_values(slices, verdict, inferences, seconds)
+    server, server_reasons, server_notes = _server_values(phase, slices)
+    telemetry = [piece.telemetry for piece in slices]
+    gpu_keys = sorted({key for piece in slices for key in piece.gpus})
+    problems = {source: text for piece in slices for source, text in piece.problems.items()}
+    cadences = {source: seconds for piece in slices for source, seconds in piece.cadences.items()}
+    host, gpus = read_telemetry(telemetry, seconds, gpu_keys, problems, cadences)
+    gpu_values, gpu_reasons, gpu_notes = _gpu_values(gpus, problems, slices, telemetry, seconds, inferences)
+    limited, limit_notes = _client_limit(slices)
+    if seconds and not client["requests_succeeded"]:
+        limit_notes = (f"no reply in {seconds:.1f} measured seconds", *limit_notes)
+    return Measurement(
+        phase,
+        _status(slices, verdict),
+        _distinct(
+            [
+                *verdict.reasons,
+                *limit_notes,
+                *remarks([piece.stats for piece in slices]),
+                *server_notes,
+                *gpu_notes,
+                *(note for piece in slices for note in piece.notes),
+            ]
+        ),  # fmt: skip
+        {**client, **server, **gpu_values},
+        {**reasons, **server_reasons, **gpu_reasons},
+        host,
+        gpus,
+        limited,
+    )
+
+
+def _status(slices: Sequence[Slice], verdict: Verdict) -> Status:
+    if not any(piece.stats.count for piece in slices):
+        return "failed"
+    return "ok" if verdict.stable else "unstable"
+
+
+def _client_values(
+    slices: Sequence[Slice], verdict: Verdict, inferences: int, seconds: float
+) -> tuple[Values, Reasons]:
+    latency = Histogram.merge(piece.stats.latency for piece in slices)
+    values: Values = {
+        "perf_throughput": latency.count * inferences / seconds if seconds else None,
+        "perf_throughput_ci": verdict.throughput.half_width * inferences if verdict.throughput else None,
+        "perf_latency_avg": latency.mean_ns,
+        **{tag: latency.percentile_ns(q) for tag, q in QUANTILES.items()},
+        "perf_latency_max": None if latency.max_ns is None else float(latency.max_ns),
+        "perf_latency_p99_ci": verdict.p99.half_width if verdict.p99 else None,
+        "requests_succeeded": float(latency.count),
+        "requests_failed": float(sum(sum(piece.failures.values()) for piece in slices)),
+        "client_cpu": sum(piece.client_cpu_ratio * piece.seconds for piece in slices) / seconds if seconds else None,
+        "measured_seconds": seconds,
+    }
+    values["perf_latency"] = values["perf_latency_p99"]
+    reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max"), "no reply")
+    for tag, q in (*QUANTILES.items(), ("perf_latency", 0.99)):
+        reasons[tag] = f"{latency.count} replies, {round(1 / (1 - q))} are needed for p{q * 100:.0f}"
+    reasons["perf_throughput_ci"] = reasons["perf_latency_p99_ci"] = "too few slices or replies for an interval"
+    return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
+
+
+def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reasons, list[str]]:
+    """Server-side figures from the slices whose counters could be read, and what does not add up."""
+    read = [(piece, piece.server) for piece in slices if piece.server is not None]
+    tags = (
+        *SERVER_TIMES,
+        "server_average_batch",
+        "cache_hit_ratio",
+        "server_requests_succeeded",
+        "server_requests_failed",
+    )
+    if not read:
+        reason = next((piece.server_problem for piece in slices if piece.server_problem), "no counters")
+        return dict.fromkeys(tags), dict.fromkeys(tags, f"triton: {reason}"), []
+    total: dict[str, float] = {}
+    for _, counters in read:
+        for name, delta in counters.items():
+            total[name] = total.get(name, 0.0) + delta
+    succeeded = total.get("nv_inference_request_success", 0.0)
+    values: Values = {tag: total[name] * 1000 / succeeded if succeeded and name in total else None
+                      for tag, name in SERVER_TIMES.items()}  # fmt: skip
+    executions = total.get("nv_inference_exec_count", 0.0)
+    values["server_average_batch"] = total.get("nv_inference_count", 0.0) / executions if executions else None
+    hits, misses = total.get("nv_cache_num_hits_per_model"), total.get("nv_cache_num_misses_per_model")
+    values["cache_hit_ratio"] = (
+        hits / (hits + misses) if hits is not None and misses is not None and hits + misses else None
+    )
+    values["server_requests_succeeded"] = succeeded
+    values["server_requests_failed"] = total.get("nv_inference_request_failure")
+    reasons = {tag: "the server counted no success" for tag in tags if values[tag] is None}
+    if values["cache_hit_ratio"] is None:
+        reasons["cache_hit_ratio"] = "the response cache is off for this model"
+    if values["server_requests_failed"] is None:
+        reasons["server_requests_failed"] = "triton's metrics page has no nv_inference_request_failure"
+    return values, reasons, _cross_check(phase, read, succeeded)
+
+
+def _cross_check(phase: Phase, read: Sequence[tuple[Slice, Mapping[str, float]]], succeeded: float) -> list[str]:
+    """Client's count against the server's over the same seconds: they may differ by what was in flight at each end."""
+    ours = sum(piece.stats.count for piece, _ in read)
+    in_flight = phase.load.value if phase.load.kind == "concurrency" else 16
+    allowed = len(read) * in_flight + 0.01 * max(ours, succeeded)
+    if abs(ours - succeeded) <= allowed:
+        return []
+    why = "other clients?" if succeeded > ours else "replies from elsewhere, such as a cache or a proxy?"
+    return [f"client counted {ours} replies, the server {succeeded:.0f}: {why}"]
+
+
+def read_telemetry(
+    slices: Sequence[Summaries],
+    seconds: float,
+    gpu_keys: Iterable[str],
+    problems: Mapping[str, str],
+    cadences: Mapping[str, float],
+) -> tuple[dict[str, Reading], dict[str, dict[str, Reading]]]:
+    """(host tag -> reading, GPU key -> tag -> reading); memory figures from the first slice only."""
+    whole = merge(slices)
+    first = slices[0] if slices else {}
+    absent = "; ".join(f"{source}: {text}" for source, text in sorted(problems.items()))
+
+    def read(metric: Metric, subject: str) -> Reading:
+        why = absent or ("no source reports it" if subject else "not reported by the server")
+        summaries = first if metric.first_round else whole
+        found = read_metric(metric, subject, summaries, seconds, why, cadences)
+        if found.value is None and metric.first_round:
+            # Better from a later round than not at all; the note says so.
+            later = read_metric(metric, subject, whole, seconds, why, cadences)
+            if later.value is not None:
+                return Reading(later.value, later.source, later.samples, later.fresh,
+                               note=f"{metric.header}: no refresh in the first round, taken from a later one")  # fmt: skip
+        return found
+
+    host = {metric.tag: read(metric, "") for metric in host_metrics()}
+    gpus = {key: {metric.tag: read(metric, key) for metric in gpu_metrics()} for key in gpu_keys}
+    for key, readings in gpus.items():
+        fresh = max((summary.fresh for series, summary in whole.items() if series.subject == key), default=0)
+        source = readings["gpu_utilization"].source or readings["gpu_used_memory"].source
+        readings["gpu_fresh_samples"] = Reading(float(fresh), source)
+    return host, gpus
+
+
+def _gpu_values(
+    gpus: Mapping[str, Mapping[str, Reading]],
+    problems: Mapping[str, str],
+    slices: Sequence[Slice],
+    telemetry: Sequence[Summaries],
+    seconds: float,
+    inferences: int,
+) -> tuple[Values, Reasons, list[str]]:
+    """Figures across the GPUs, energy per inference, and notes."""
+    values: Values = {}
+    reasons: Reasons = {}
+    for metric in gpu_metrics():
+        readings = [readings[metric.tag] for readings in gpus.values()]
+        values[metric.tag] = across(metric, readings)
+        if values[metric.tag] is None:
+            reasons[metric.tag] = next((r.reason for r in readings if r.reason), no_gpu_reason(problems))
+    count = sum(piece.stats.count for piece in slices) * inferences
+    joules, energy_note = _energy(values, seconds)
+    values["energy_per_inference"] = joules / count if joules is not None and count else None
+    if values["energy_per_inference"] is None:
+        reasons["energy_per_inference"] = reasons.get("gpu_energy", "no inference")
+    whole = merge(telemetry)
+    notes = [note for key in gpus if (note := disagreement(key, whole, seconds))]
+    notes += [reading.note for readings in gpus.values() for reading in readings.values() if reading.note]
+    return values, reasons, notes + ([energy_note] if energy_note else [])
+
+
+def _energy(values: Values, seconds: float) -> tuple[float | None, str | None]:
+    if values["gpu_energy"] is not None:
+        return values["gpu_energy"], None
+    if values["gpu_power_usage"] is not None:
+        return values["gpu_power_usage"] * seconds, "energy is average power x time"
+    return None, None
+
+
+def no_gpu_reason(problems: Mapping[str, str]) -> str:
+    """Why there is no GPU at all."""
+    if problems:
+        return "; ".join(f"{source}: {text}" for source, text in sorted(problems.items()))
+    return "no GPU: Triton reports none, and no DCGM exporter does"
+
+
+def _client_limit(slices: Sequence[Slice]) -> tuple[bool, tuple[str, ...]]:
+    seconds = sum(piece.seconds for piece in slices)
+    cpu = sum(piece.client_cpu_ratio * piece.seconds for piece in slices) / seconds if seconds else 0.0
+    if cpu > CLIENT_CPU_LIMIT:
+        return True, (f"the load generator used {cpu:.0%} of a core: it, not the server, was the limit",)
+    lagging = [piece for piece in slices
+               if piece.stats.latency.mean_ns and piece.client_lag_s * 1e9 > CLIENT_LAG_LIMIT * piece.stats.latency.mean_ns
+               and piece.client_lag_s > 0.01]  # fmt: skip
+    if len(lagging) > len(slices) / 2:
+        worst = max(piece.client_lag_s for piece in lagging)
+        return True, (f"replies waited up to {worst * 1e3:.0f} ms for the load generator: its CPU is taken by others",)
+    return False, ()
+
+
+def gpu_refreshes(slices: Sequence[Slice]) -> int | None:
+    """Distinct refreshes of the slowest GPU inside these slices; None without a GPU."""
+    keys = {key for piece in slices for key in piece.gpus}
+    whole = merge(piece.telemetry for piece in slices)
+    fresh = [max((s.fresh for series, s in whole.items() if series.subject == key), default=0) for key in keys]
+    return min(fresh) if fresh else None
+
+
+def _distinct(notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(notes))

@@ -1,0 +1,96 @@
+"""When a phase has been measured enough, as a pure function of its slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from model_analyzer.core.stats import Interval, SliceStats, percentile_interval, throughput_interval
+
+# Below this many slices a spread between slices says little (t with 3 degrees of freedom is 3.18 already).
+INTERVAL_SLICES = 4
+# perf_analyzer: the last three windows within 10 % of their average (its docs, --stability-percentage).
+PERF_ANALYZER_WINDOWS = 3
+PERF_ANALYZER_TOLERANCE = 0.10
+# The slowest exporter cadence that a phase is extended for: the default 30 s, with room.
+EXPORTER_CADENCE_S = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """How long a phase is measured. Seconds are measured time; precisions are half-widths as a share of the value."""
+
+    kind: Literal["interval", "perf_analyzer", "fixed"] = "interval"
+    min_s: float = 2.0
+    max_s: float = 10.0
+    precision: float = 0.05
+    latency_precision: float = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """done: no further slice. stable: the rule is met. reasons: why it is not, in words. Intervals where estimable."""
+
+    done: bool
+    stable: bool
+    reasons: tuple[str, ...]
+    throughput: Interval | None
+    p99: Interval | None
+
+
+def judge(slices: Sequence[SliceStats], rule: StopRule, fresh: int | None = None, wanted: int = 0) -> Verdict:
+    """Say whether these slices suffice.
+
+    fresh: distinct refreshes of the GPU telemetry inside them, None where there is no GPU. wanted: how many are asked
+    for; only for these is a phase extended beyond max_s, and not for ever.
+    """
+    measured_s = sum(piece.duration_ns for piece in slices) / 1e9
+    throughput, p99 = throughput_interval(slices), percentile_interval(slices, 0.99)
+    reasons = _reasons(slices, rule, throughput, p99)
+    stable = not reasons and measured_s >= rule.min_s * 0.999
+    out_of_time = measured_s >= rule.max_s * 0.999
+    done = stable or out_of_time
+    if done and fresh is not None and fresh < wanted and measured_s < max(rule.max_s, wanted * EXPORTER_CADENCE_S):
+        return Verdict(False, stable, (), throughput, p99)
+    return Verdict(done, stable, () if stable else reasons, throughput, p99)
+
+
+def _reasons(
+    slices: Sequence[SliceStats], rule: StopRule, throughput: Interval | None, p99: Interval | None
+) -> tuple[str, ...]:
+    if rule.kind == "fixed":
+        return ()
+    if rule.kind == "perf_analyzer":
+        return _windows_disagree(slices)
+    if len(slices) < INTERVAL_SLICES:
+        return (f"{len(slices)} slices are too few for an interval",)
+    found = []
+    if throughput is None:
+        found.append("throughput has no interval: too few replies")
+    elif throughput.relative > rule.precision:
+        found.append(f"throughput is known to ±{throughput.relative:.0%} only (asked: {rule.precision:.0%})")
+    if p99 is None:
+        found.append("p99 latency has no interval: too few replies")
+    elif p99.relative > rule.latency_precision:
+        found.append(f"p99 latency is known to ±{p99.relative:.0%} only (asked: {rule.latency_precision:.0%})")
+    return tuple(found)
+
+
+def _windows_disagree(slices: Sequence[SliceStats]) -> tuple[str, ...]:
+    last = slices[-PERF_ANALYZER_WINDOWS:]
+    latencies = [piece.latency.mean_ns for piece in last]
+    if len(last) < PERF_ANALYZER_WINDOWS or None in latencies:
+        return (f"fewer than {PERF_ANALYZER_WINDOWS} windows with replies",)
+    found = []
+    for name, values in (("throughput", [piece.rate for piece in last]), ("latency", [v for v in latencies if v])):
+        average = sum(values) / len(values)
+        worst = max(abs(value / average - 1) for value in values)
+        if worst > PERF_ANALYZER_TOLERANCE:
+            found.append(f"{name} of the last three windows is up to {worst:.0%} off their average (limit 10%)")
+    return tuple(found)
+
+
+def slice_seconds(expected_latency_s: float | None, base_s: float) -> float:
+    """How long a slice should be: `base_s`, or longer for a slow model, so that it holds a handful of replies."""
+    return max(base_s, 5 * expected_latency_s) if expected_latency_s else base_s

@@ -1,0 +1,253 @@
+"""Scraped values and their reduction to summaries of a slice.
+
+A Page is one scrape of one source, values already in project units (ratio,
+bytes, W, J, Hz, C, s). A missing value is absent from the page, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
+from typing import Any, NamedTuple
+
+from model_analyzer.core.metric import gpu_metrics, host_metrics
+
+COUNTERS = frozenset({"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"})
+_KEPT = frozenset(name for metric in (*gpu_metrics(), *host_metrics()) for name in metric.sources)
+# A scrape this shortly before a slice counts as its first: the load is the same already.
+SLACK_NS = 50_000_000
+
+
+class Series(NamedTuple):
+    """What a value belongs to: a Prometheus name, and a subject.
+
+    subject: a GPU key ("GPU-<uuid>", "GPU-<uuid>/<GPU_I_ID>" for a MIG instance), a model name, or "" for the host.
+    """
+
+    name: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU, or a MIG instance of one, as a source describes it; "" where the source does not say."""
+
+    model: str = ""
+    index: str = ""
+    pod: str = ""
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One scrape.
+
+    source: "triton", "dcgm" or "host"; origin tells several of one kind apart (an URL). time_ns: the middle of the
+    scrape. fingerprint: changes when the source has refreshed the values it holds; None: it reads them at each scrape.
+    problem: why there are no values, or some are missing.
+    """
+
+    source: str
+    origin: str
+    time_ns: int
+    values: Mapping[Series, float] = field(default_factory=dict)
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    fingerprint: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One series over measured time; mergeable.
+
+    samples: scrapes that showed it. fresh: distinct refreshes among them that fell inside. low, high, total: over the
+    fresh values. delta, delta_s: of a counter, between its first and last fresh value.
+    """
+
+    samples: int
+    fresh: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    total: float = 0.0
+    delta: float = 0.0
+    delta_s: float = 0.0
+
+    def plus(self, other: Summary) -> Summary:
+        """Both together."""
+        samples = self.samples + other.samples
+        if not other.fresh:
+            return replace(self, samples=samples)
+        if not self.fresh:
+            return replace(other, samples=samples)
+        return Summary(
+            samples,
+            self.fresh + other.fresh,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.total + other.total,
+            self.delta + other.delta,
+            self.delta_s + other.delta_s,
+        )
+
+
+Summaries = Mapping[Series, Summary]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One metric of one subject over a phase, in project units; value None: `reason` says why.
+
+    samples, fresh: as in Summary. source: "dcgm", "triton" or "host". note: what to know of the value.
+    """
+
+    value: float | None
+    source: str = ""
+    samples: int = 0
+    fresh: int = 0
+    reason: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuChoice:
+    """Which GPUs count. wanted: None for all of ours, else UUIDs or indices. pod: our own, where Kubernetes says."""
+
+    wanted: tuple[str, ...] | None = None
+    pod: str = ""
+    namespace: str = ""
+
+
+def summarise(pages: Iterable[Page], start_ns: int, end_ns: int, gpus: Iterable[str]) -> Summaries:
+    """What the pages between two times say of the host and of these GPUs.
+
+    A value is fresh when the scrape before it, also inside, showed an older state of its source: only then was it
+    taken inside. A source that refreshes every 30 s thus counts once in 30 s, however often it is scraped.
+    """
+    subjects = {"", *gpus}
+    found: dict[Series, Summary] = {}
+    for origin in _by_origin(page for page in pages if start_ns - SLACK_NS <= page.time_ns <= end_ns).values():
+        lasts: dict[Series, tuple[int, float]] = {}
+        for page, fresh in _freshness(origin):
+            for series, value in page.values.items():
+                if series.name in _KEPT and series.subject in subjects:
+                    one = _one(series, value, page.time_ns, fresh, lasts)
+                    found[series] = found[series].plus(one) if series in found else one
+    return found
+
+
+def _by_origin(pages: Iterable[Page]) -> dict[tuple[str, str], list[Page]]:
+    origins: dict[tuple[str, str], list[Page]] = {}
+    for page in sorted(pages, key=lambda page: page.time_ns):
+        if page.values:
+            origins.setdefault((page.source, page.origin), []).append(page)
+    return origins
+
+
+def _freshness(pages: Sequence[Page]) -> Iterable[tuple[Page, bool]]:
+    before: Page | None = None
+    for page in pages:
+        yield page, page.fingerprint is None or (before is not None and page.fingerprint != before.fingerprint)
+        before = page
+
+
+def _one(series: Series, value: float, time_ns: int, fresh: bool, lasts: dict[Series, tuple[int, float]]) -> Summary:
+    if not fresh:
+        return Summary(1)
+    if series.name not in COUNTERS:
+        return Summary(1, 1, value, value, value)
+    last_ns, last = lasts.get(series, (time_ns, value))
+    lasts[series] = (time_ns, value)
+    # A counter that fell was reset: the step is unknown, and left out together with its time.
+    delta, delta_s = (value - last, (time_ns - last_ns) / 1e9) if value >= last else (0.0, 0.0)
+    return Summary(1, 1, value, value, value, delta, delta_s)
+
+
+def merge(parts: Iterable[Summaries]) -> Summaries:
+    """The summaries of several slices as one."""
+    merged: dict[Series, Summary] = {}
+    for part in parts:
+        for series, summary in part.items():
+            merged[series] = merged[series].plus(summary) if series in merged else summary
+    return merged
+
+
+def cadence_s(pages: Iterable[Page], source: str) -> float | None:
+    """Every how many seconds a source refreshes, as its pages show; None below two refreshes or where it is live."""
+    gaps: list[float] = []
+    for (kind, _), origin in _by_origin(pages).items():
+        if kind == source and origin[-1].fingerprint is not None:
+            times = [page.time_ns for page, fresh in _freshness(origin) if fresh]
+            gaps += [(after - before) / 1e9 for before, after in pairwise(times)]
+    return median(gaps) if gaps else None
+
+
+def select_gpus(pages: Iterable[Page], choice: GpuChoice) -> tuple[tuple[str, ...], str | None]:
+    """The keys of the GPUs that count, and a note where the choice is a guess.
+
+    Those asked for; else those that Triton reports; else those that the exporter maps to our pod; else every GPU of
+    the exporter, with a note, because some may work for others.
+    """
+    triton: dict[str, Gpu] = {}
+    dcgm: dict[str, Gpu] = {}
+    for page in pages:
+        (triton if page.source == "triton" else dcgm).update(page.gpus)
+    everything = {**triton, **dcgm}
+    if choice.wanted is not None:
+        chosen = [key for key, gpu in everything.items() if _parent(key) in choice.wanted or key in choice.wanted
+                  or (gpu.index and gpu.index in choice.wanted)]  # fmt: skip
+        missing = [name for name in choice.wanted if not any(_is(name, key, everything[key]) for key in chosen)]
+        return tuple(sorted(chosen)), f"gpus asked for but not seen: {', '.join(missing)}" if missing else None
+    if triton:
+        return tuple(sorted(key for key in everything if key in triton or _parent(key) in triton)), None
+    ours = [
+        key for key, gpu in dcgm.items() if choice.pod and (gpu.pod, gpu.namespace) == (choice.pod, choice.namespace)
+    ]
+    if ours:
+        return tuple(sorted(ours)), None
+    if not dcgm:
+        return (), None
+    note = f"all {len(dcgm)} GPUs of the exporter are shown, Triton names none: some may work for others; set `gpus`"
+    return tuple(sorted(dcgm)), note
+
+
+def _parent(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _is(name: str, key: str, gpu: Gpu) -> bool:
+    return name in (key, _parent(key), gpu.index)
+
+
+def counter_deltas(before: Page, after: Page, model: str) -> tuple[dict[str, float] | None, str | None]:
+    """How far each `nv_inference_*` and `nv_cache_*` counter of a model moved between two scrapes of Triton.
+
+    None and the reason where a page is missing, or the server was restarted in between.
+    """
+    problem = before.problem or after.problem
+    if problem is not None and not (before.values and after.values):
+        return None, problem
+    deltas = {
+        series.name: value - before.values.get(series, 0.0)
+        for series, value in after.values.items()
+        if series.subject == model and series.name.startswith(("nv_inference_", "nv_cache_"))
+    }
+    if not deltas:
+        return None, f"the server's metrics page has no counters of {model}"
+    if any(delta < 0 for name, delta in deltas.items() if "pending" not in name):
+        return None, "the server's counters fell: it was restarted"
+    return deltas, None
+
+
+def summaries_to_json(summaries: Summaries) -> list[list[Any]]:
+    """A JSON-able list, for the store."""
+    return [
+        [series.name, series.subject, s.samples, s.fresh, s.low, s.high, s.total, s.delta, s.delta_s]
+        for series, s in summaries.items()
+    ]
+
+
+def summaries_from_json(data: Iterable[Sequence[Any]]) -> Summaries:
+    """The inverse of `summaries_to_json`."""
+    return {Series(row[0], row[1]): Summary(*row[2:]) for row in data}

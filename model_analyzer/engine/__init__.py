@@ -1,0 +1,1 @@
+"""The run loop and the phase driver: talks to ports only."""

@@ -1,0 +1,257 @@
+"""Measure the phases of one loaded variant: slices in rounds, ascending, until each phase's rule is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from model_analyzer.core.load import LoadOrder, RequestSet, Tls
+from model_analyzer.core.measurement import Environment, Measurement, Slice
+from model_analyzer.core.plan import Group, Phase
+from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
+from model_analyzer.core.stopping import StopRule, Verdict, judge, slice_seconds
+from model_analyzer.core.telemetry import GpuChoice
+from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
+from model_analyzer.engine.recorder import Recorder
+from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
+from model_analyzer.errors import InputError, LoadGeneratorError, ModelError
+from model_analyzer.ports import Clock, Encoder, LoadGenerator, Outputs, Progress, Server, Store
+
+# A phase whose requests fail more often than this has no figures worth the name.
+MAX_FAILURE_RATIO = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run measures; from the job spec."""
+
+    rule: StopRule
+    slice_s: float
+    request_timeout_s: float
+    min_gpu_samples: int
+    tls: Mapping[str, Tls | None]  # model name -> TLS
+    gpus: GpuChoice
+    baseline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The ports a run works with."""
+
+    server: Server
+    generator: LoadGenerator
+    encoder: Encoder
+    watch: Callable[[ServerInfo], Recorder]
+    store: Store
+    outputs: Outputs
+    progress: Progress
+    clock: Clock
+
+
+@dataclass(slots=True)
+class Running:
+    """A phase being measured."""
+
+    phase: Phase
+    requests: RequestSet
+    slices: list[Slice] = field(default_factory=list)
+
+    @property
+    def expected_latency_s(self) -> float | None:
+        mean_ns = self.slices[-1].stats.latency.mean_ns if self.slices else None
+        return None if mean_ns is None else mean_ns / 1e9
+
+
+class ServerDied(Exception):  # noqa: N818 -- handled by the run loop, which restarts the server
+    """The server stopped answering in mid-group; `left` are the phases that can still be measured."""
+
+    def __init__(self, reason: str, left: Sequence[Phase]) -> None:
+        super().__init__(reason)
+        self.left = tuple(left)
+
+
+class GroupDriver:
+    """Drives one group on a running server. `done` receives each measurement as soon as it is final."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        settings: Settings,
+        server: ServerInfo,
+        recorder: Recorder,
+        environment: Environment,
+        done: Callable[[Measurement], None],
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._server = server
+        self._recorder = recorder
+        self._environment = environment
+        self._done = done
+
+    def measure(self, group: Group) -> None:
+        """Load the variant, measure every phase, unload. Raises ServerDied, ServerError, ExportPathError, Interrupted."""
+        self._parts.progress.say(f"loading {group.variant.name}")
+        try:
+            info = self._parts.server.load(group.variant)
+        except ModelError as error:
+            self._fail_all(group.phases, str(error))
+            return
+        try:
+            self._rounds(info, self._prepare(group.phases, info))
+        finally:
+            self._unload(group.variant)
+
+    def _unload(self, variant: Variant) -> None:
+        try:
+            self._parts.server.unload(variant)
+        except ModelError as error:
+            self._parts.progress.say(str(error))
+
+    def _fail_all(self, phases: Sequence[Phase], reason: str) -> None:
+        problem = self._parts.server.problem()
+        if problem is not None:
+            # A model that takes the server down with it at load fails its own phases, not the rest of the run.
+            reason = f"{reason}; the server died: {problem}"
+        for phase in phases:
+            self._finish(failed(phase, reason))
+        if problem is not None:
+            raise ServerDied(problem, ())
+
+    def _prepare(self, phases: Sequence[Phase], info: ModelInfo) -> list[Running]:
+        """Encode requests once per batch size; a phase that cannot be sent is finished at once.
+
+        Slices that an interrupted run left in the store count.
+        """
+        running: list[Running] = []
+        encoded: dict[int, RequestSet | InputError] = {}
+        for phase in phases:
+            reason = _unfit(phase, info)
+            if reason is not None:
+                self._finish(_described(skipped(phase, reason), info))
+                continue
+            if phase.batch_size not in encoded:
+                encoded[phase.batch_size] = self._encode(phase, info)
+            requests = encoded[phase.batch_size]
+            if isinstance(requests, InputError):
+                self._finish(_described(failed(phase, str(requests)), info))
+            else:
+                running.append(Running(phase, requests, list(self._parts.store.slices_of(phase.id))))
+        return running
+
+    def _encode(self, phase: Phase, info: ModelInfo) -> RequestSet | InputError:
+        try:
+            return self._parts.encoder.encode(
+                info, phase.batch_size, phase.source, phase.protocol, self._address(phase)
+            )
+        except InputError as error:
+            return error
+
+    def _rounds(self, info: ModelInfo, running: list[Running]) -> None:
+        """One slice of each open phase a round, ascending.
+
+        The first round decides the memory figures: a larger load grows the
+        allocator's high-water mark for good. Coming back in later rounds
+        spreads a phase over time, because throughput drifts between seconds.
+        """
+        while running:
+            # The phase with the fewest slices sets the round, so that a resumed group catches up in order first.
+            number = min(len(item.slices) for item in running)
+            for item in [item for item in running if len(item.slices) == number]:
+                measurement = self._advance(item, info, number, running)
+                if measurement is not None:
+                    running.remove(item)
+                    self._finish(measurement)
+
+    def _advance(self, item: Running, info: ModelInfo, number: int, running: Sequence[Running]) -> Measurement | None:
+        """Add a slice to a phase; its measurement when that was the last one it needs."""
+        if number == 0 or not self._judge(item).done:
+            reason = self._add_slice(item, number)
+            problem = self._parts.server.problem() if reason or item.slices[-1].failures else None
+            if problem is not None:
+                self._finish(_described(failed(item.phase, f"the server died in mid-phase: {problem}"), info))
+                raise ServerDied(problem, [other.phase for other in running if other is not item])
+            if reason is not None:
+                return _described(failed(item.phase, reason), info)
+        verdict = self._judge(item)
+        return self._reduce(item, info, verdict) if verdict.done else None
+
+    def _add_slice(self, item: Running, number: int) -> str | None:
+        """Drive one slice and keep it; the reason where it brought nothing."""
+        rule, phase = self._settings.rule, item.phase
+        order = LoadOrder(
+            address=self._address(phase),
+            load=phase.load,
+            requests=item.requests,
+            timeout_s=self._settings.request_timeout_s,
+            tls=self._settings.tls.get(phase.variant.model),
+            seed=number,
+        )
+        plan = SlicePlan(phase, order, number, self._slice_seconds(item), rule.max_s, self._settings.gpus)
+        parts = self._parts
+        try:
+            piece = drive_slice(plan, parts.generator, self._recorder, parts.clock, parts.progress)
+        except (SliceFailed, LoadGeneratorError) as error:
+            return str(error)
+        parts.store.add_slice(piece)
+        self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
+        item.slices.append(piece)
+        return None
+
+    def _slice_seconds(self, item: Running) -> float:
+        wanted = slice_seconds(item.expected_latency_s, self._settings.slice_s)
+        return min(wanted, self._settings.rule.max_s)
+
+    def _judge(self, item: Running) -> Verdict:
+        if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:
+            return Verdict(done=True, stable=False, reasons=(), throughput=None, p99=None)
+        fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples else None
+        return judge([piece.stats for piece in item.slices], self._settings.rule, fresh, self._settings.min_gpu_samples)
+
+    def _reduce(self, item: Running, info: ModelInfo, verdict: Verdict) -> Measurement:
+        measurement = reduce_phase(item.phase, item.slices, verdict, item.requests.inferences)
+        ratio = _failure_ratio(item.slices)
+        if ratio > MAX_FAILURE_RATIO:
+            reason = f"{ratio:.1%} of the requests failed: {_commonest(item.slices)}"
+            measurement = replace(measurement, status="failed", notes=(reason, *measurement.notes))
+        return _described(measurement, info)
+
+    def _finish(self, measurement: Measurement) -> None:
+        utc = self._parts.clock.utc().isoformat(timespec="seconds")
+        self._done(replace(measurement, finished_at=utc, environment=self._environment))
+
+    def _address(self, phase: Phase) -> str:
+        return self._server.grpc_endpoint if phase.protocol == "grpc" else self._server.http_endpoint
+
+
+# Cadence is inferred over more than one slice: an exporter may refresh only every 30 s.
+KEEP_PAGES_NS = 300_000_000_000
+
+
+def _unfit(phase: Phase, info: ModelInfo) -> str | None:
+    """Why the model cannot take this phase, if it cannot."""
+    if info.decoupled:
+        return "the model is decoupled (several replies a request), which is not supported yet"
+    if info.max_batch_size == 0 and phase.batch_size > 1:
+        return f"batch size {phase.batch_size}, but the model does not batch (max_batch_size 0)"
+    if info.max_batch_size and phase.batch_size > info.max_batch_size:
+        return f"batch size {phase.batch_size} is above the model's max_batch_size {info.max_batch_size}"
+    return None
+
+
+def _described(measurement: Measurement, info: ModelInfo) -> Measurement:
+    return replace(measurement, instance_group=info.instance_group, max_batch_size=info.max_batch_size)
+
+
+def _failure_ratio(slices: Sequence[Slice]) -> float:
+    failures = sum(sum(piece.failures.values()) for piece in slices)
+    replies = sum(piece.stats.count for piece in slices)
+    return failures / (failures + replies) if failures else 0.0
+
+
+def _commonest(slices: Sequence[Slice]) -> str:
+    totals: dict[str, int] = {}
+    for piece in slices:
+        for message, count in piece.failures.items():
+            totals[message] = totals.get(message, 0) + count
+    return max(totals, key=lambda message: totals[message])

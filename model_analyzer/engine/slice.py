@@ -1,0 +1,203 @@
+"""Drive one slice: warm up, measure between two scrapes of the server's counters, stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.measurement import Slice
+from model_analyzer.core.plan import Phase
+from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.telemetry import GpuChoice, Page, cadence_s, counter_deltas, select_gpus, summarise
+from model_analyzer.core.warmup import warmed_up
+from model_analyzer.engine.recorder import Recorder
+from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
+
+WINDOW_NS = 50_000_000
+WARMUP_MAX_S = 3.0
+# Give up on a load that has brought failures only, for this long and this often.
+HOPELESS_S = 1.0
+HOPELESS_FAILURES = 5
+# Batches come about every 50 ms; a person reads no faster than this.
+LIVE_EVERY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePlan:
+    """One slice to drive. measure_s: seconds between the scrapes. patience_s: give up without a single reply after it."""
+
+    phase: Phase
+    order: LoadOrder
+    round: int
+    measure_s: float
+    patience_s: float
+    gpus: GpuChoice
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has come from the load generator so far."""
+
+    done: list[NDArray[np.int64]] = field(default_factory=list)
+    latency: list[NDArray[np.int64]] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    last: LoadBatch | None = None
+    lag_ns: int = 0
+    send_lag_ns: int = 0
+    replies: int = 0
+    batches: int = 0
+
+    def take(self, batch: LoadBatch) -> None:
+        self.done.append(batch.done_ns)
+        self.latency.append(batch.latency_ns)
+        self.failures.update(batch.failures)
+        self.lag_ns = max(self.lag_ns, batch.lag_ns)
+        self.send_lag_ns = max(self.send_lag_ns, batch.send_lag_ns)
+        self.replies += len(batch.done_ns)
+        self.batches += 1
+        self.last = batch
+
+    @property
+    def now_ns(self) -> int:
+        return self.last.end_ns if self.last else 0
+
+    @property
+    def cpu_ns(self) -> int:
+        return self.last.cpu_ns if self.last else 0
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+
+class SliceFailed(Exception):  # noqa: N818 -- an outcome, handled one level up
+    """The slice brought no figure; the text is the reason for the phase's row."""
+
+
+def drive_slice(
+    plan: SlicePlan, generator: LoadGenerator, recorder: Recorder, clock: Clock, progress: Progress
+) -> Slice:
+    """Warm up, measure, reduce. Raises SliceFailed where no reply can be had, LoadGeneratorError where the client broke."""
+    started_at = clock.utc().isoformat(timespec="milliseconds")
+    began_ns = clock.now_ns()
+    with generator.run(plan.order) as batches:
+        warm, notes = _warm_up(plan, batches, began_ns, progress)
+        recorder.nudge()
+        before = recorder.scrape_now("triton")
+        seen = _measure(plan, batches, before.time_ns, progress)
+        after = recorder.scrape_now("triton")
+        _receive_until(batches, seen, after.time_ns)
+    return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    started_at: str
+    began_ns: int
+
+
+def _reduce(
+    plan: SlicePlan,
+    seen: Seen,
+    warm: Seen,
+    scrapes: tuple[Page, Page],
+    recorder: Recorder,
+    timing: _Timing,
+    notes: tuple[str, ...],
+) -> Slice:
+    before, after = scrapes
+    start_ns, end_ns = before.time_ns, after.time_ns
+    pages = recorder.pages()
+    gpus, gpu_note = select_gpus(pages, plan.gpus)
+    server, server_problem = counter_deltas(before, after, plan.phase.variant.model)
+    cadences = {source: cadence_s(pages, source) for source in ("dcgm", "triton")}
+    return Slice(
+        phase_id=plan.phase.id,
+        round=plan.round,
+        started_at=timing.started_at,
+        warmup_s=(start_ns - timing.began_ns) / 1e9,
+        stats=_stats(seen, start_ns, end_ns),
+        failures=dict(seen.failures),
+        server=server,
+        server_problem=server_problem,
+        client_cpu_ratio=(seen.cpu_ns - warm.cpu_ns) / max(seen.now_ns - warm.now_ns, 1),
+        client_lag_s=seen.lag_ns / 1e9,
+        send_lag_s=seen.send_lag_ns / 1e9,
+        gpus=gpus,
+        telemetry=summarise(pages, start_ns, end_ns, gpus),
+        cadences={source: seconds for source, seconds in cadences.items() if seconds is not None},
+        problems=recorder.problems(),
+        notes=(*notes, *([gpu_note] if gpu_note else [])),
+    )
+
+
+def _warm_up(
+    plan: SlicePlan, batches: Iterator[LoadBatch], began_ns: int, progress: Progress
+) -> tuple[Seen, tuple[str, ...]]:
+    """Receive until consecutive windows agree, or the cap is reached with at least one reply."""
+    seen = Seen()
+    counts: list[int] = []
+    inflight = int(plan.order.load.value) if plan.order.load.kind == "concurrency" else 1
+    for batch in batches:
+        seen.take(batch)
+        counts.append(len(batch.done_ns))
+        elapsed_s = (batch.end_ns - began_ns) / 1e9
+        _give_up_if_hopeless(seen, elapsed_s, plan.patience_s)
+        if warmed_up(counts, inflight):
+            return seen, ()
+        if seen.replies and elapsed_s > WARMUP_MAX_S:
+            return seen, ("warm-up had not settled after %.1f s" % elapsed_s,) if seen.replies > inflight else ()
+        progress.live(plan.phase, Live("warm-up", None, None, 0.0))
+    raise SliceFailed("the load generator ended early")
+
+
+def _give_up_if_hopeless(seen: Seen, elapsed_s: float, patience_s: float) -> None:
+    if seen.replies:
+        return
+    if seen.failed >= HOPELESS_FAILURES and elapsed_s >= HOPELESS_S:
+        message, count = seen.failures.most_common(1)[0]
+        raise SliceFailed(f"every request failed ({seen.failed} in {elapsed_s:.1f} s): {message} ({count}x)")
+    if elapsed_s >= patience_s:
+        why = f"; {seen.failures.most_common(1)[0][0]}" if seen.failures else ""
+        raise SliceFailed(f"no reply within {patience_s:.0f} s{why}")
+
+
+def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], start_ns: int, progress: Progress) -> Seen:
+    seen = Seen()
+    end_ns = start_ns + int(plan.measure_s * 1e9)
+    for batch in batches:
+        seen.take(batch)
+        measured_s = (batch.end_ns - start_ns) / 1e9
+        _give_up_if_hopeless(seen, measured_s, max(plan.patience_s, plan.measure_s))
+        if seen.batches % LIVE_EVERY == 0:
+            progress.live(plan.phase, _live(seen, plan.order.requests.inferences, measured_s))
+        if batch.end_ns >= end_ns:
+            break
+    return seen
+
+
+def _live(seen: Seen, inferences: int, measured_s: float) -> Live:
+    if measured_s <= 0 or not seen.replies:
+        return Live("measuring", None, None, max(measured_s, 0.0))
+    p99_ms = float(np.percentile(np.concatenate(seen.latency), 99)) / 1e6
+    return Live("measuring", seen.replies * inferences / measured_s, p99_ms, measured_s)
+
+
+def _receive_until(batches: Iterator[LoadBatch], seen: Seen, time_ns: int) -> None:
+    """Take batches until they reach `time_ns`, so that every completion before it is known."""
+    while seen.now_ns < time_ns:
+        batch = next(batches, None)
+        if batch is None:
+            return
+        seen.take(batch)
+
+
+def _stats(seen: Seen, start_ns: int, end_ns: int) -> SliceStats:
+    done, latency = np.concatenate(seen.done), np.concatenate(seen.latency)
+    inside = (done >= start_ns) & (done < end_ns)
+    return SliceStats.of(done[inside], latency[inside], start_ns, end_ns, WINDOW_NS)

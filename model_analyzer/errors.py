@@ -1,0 +1,81 @@
+"""The errors a user can cause: one line each, with an exit code.
+
+A line says where, what, and how to mend. A file with several faults raises
+one error that carries them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: where it stands, what it is, how to mend it."""
+
+    where: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.fix}"
+
+
+class AnalyzerError(Exception):
+    """An error for people. `faults` is never empty; `exit_code` is the process's."""
+
+    exit_code = 1
+
+    def __init__(self, where: str, what: str, fix: str, also: Sequence[Fault] = ()) -> None:
+        self.faults: tuple[Fault, ...] = (Fault(where, what, fix), *also)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault]) -> AnalyzerError:
+        """One error of this kind from all the faults of a file (at least one)."""
+        first, *also = faults
+        return cls(first.where, first.what, first.fix, also)
+
+
+class SpecError(AnalyzerError):
+    """The job spec, or the command line, is wrong."""
+
+    exit_code = 2
+
+
+class ServerError(AnalyzerError):
+    """The server cannot be started, reached or kept alive."""
+
+    exit_code = 3
+
+
+class ExportPathError(AnalyzerError):
+    """The export path is not writable, full, locked by another run, or gone."""
+
+    exit_code = 6
+
+
+class Interrupted(AnalyzerError):  # noqa: N818 -- a state, not a fault
+    """SIGINT or SIGTERM: what is finished is kept, a rerun resumes."""
+
+    def __init__(self, signum: int) -> None:
+        self.exit_code = 128 + signum
+        name = {2: "SIGINT", 15: "SIGTERM"}.get(signum, f"signal {signum}")
+        super().__init__("run", f"interrupted by {name}", "run the same command again to resume")
+
+
+class ModelError(AnalyzerError):
+    """A model cannot be loaded or described; its phases fail, the run goes on."""
+
+
+class InputError(AnalyzerError):
+    """Requests cannot be made for a phase (shape missing, data file unfit); the run goes on."""
+
+
+class LoadGeneratorError(AnalyzerError):
+    """The load-generator process broke; the phase fails, the run goes on."""
+
+
+PHASES_FAILED = 4
+CONSTRAINTS_UNMET = 5

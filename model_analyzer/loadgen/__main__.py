@@ -1,0 +1,43 @@
+"""The child: `python -m model_analyzer.loadgen CONTROL_FD DATA_FD`; takes orders until the analyzer is gone."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+
+from model_analyzer.loadgen.order import Order, receive
+from model_analyzer.loadgen.tally import Tally, writer
+
+
+def main() -> None:
+    """Serve orders."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    write = writer(int(sys.argv[2]))
+    while (order := receive(control)) is not None:
+        tally = Tally(write, order.number)
+        try:
+            # Nothing in the loop makes cycles; a collection in the middle of a slice would be a pause.
+            gc.collect()
+            gc.disable()
+            _drive(order, control, tally)
+            tally.end()
+        except (OSError, ValueError, ImportError) as error:
+            tally.end(f"{type(error).__name__}: {error}")
+        finally:
+            gc.enable()
+
+
+def _drive(order: Order, control: socket.socket, tally: Tally) -> None:
+    if order.protocol == "grpc":
+        from model_analyzer.loadgen.grpc_aio import drive
+    else:
+        from model_analyzer.loadgen.http import drive
+    drive(order, control, tally)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)  # the analyzer is gone

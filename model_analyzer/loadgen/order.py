@@ -1,0 +1,65 @@
+"""An order as the child sees it: the load, and the requests as pieces of one shared, anonymous file."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGE_LIMIT = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to send. wires: whole requests, head and body, ready to go; bodies: without the head."""
+
+    number: int
+    protocol: str
+    host: str
+    port: int
+    kind: str
+    value: float
+    distribution: str
+    seed: int
+    timeout_ns: int
+    tls: dict[str, Any] | None
+    wires: tuple[memoryview, ...]
+    bodies: tuple[memoryview, ...]
+
+
+def receive(control: socket.socket) -> Order | None:
+    """The next order; None when the analyzer is gone. A late `stop` is passed over."""
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, MESSAGE_LIMIT, 1)
+        if not message:
+            return None
+        if fds:
+            return _order(json.loads(message), fds[0])
+
+
+def _order(data: dict[str, Any], fd: int) -> Order:
+    size = os.fstat(fd).st_size
+    whole = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+    os.close(fd)
+    wires, bodies, at = [], [], 0
+    for head, body in data.pop("sizes"):
+        wires.append(whole[at : at + head + body])
+        bodies.append(whole[at + head : at + head + body])
+        at += head + body
+    host, _, port = data.pop("address").rpartition(":")
+    return Order(host=host.strip("[]"), port=int(port), wires=tuple(wires), bodies=tuple(bodies), **data)
+
+
+def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
+    """A client context from core.load.Tls as a dict."""
+    context = ssl.create_default_context(cafile=tls["ca_file"])
+    context.check_hostname = tls["verify_host"] and tls["verify_peer"]
+    if not tls["verify_peer"]:
+        context.verify_mode = ssl.CERT_NONE
+    if tls["certificate_file"]:
+        context.load_cert_chain(tls["certificate_file"], tls["private_key_file"])
+    return context

@@ -1,0 +1,75 @@
+"""What the child has seen since it last reported, and the frames that carry it to the analyzer.
+
+A frame: 4 bytes length of the JSON header, the header, then `n` int64 times and `n` int64 latencies (little endian).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+REPORT_EVERY_NS = 50_000_000
+MAX_MESSAGES = 50
+
+
+class Tally:
+    """Counts between two reports."""
+
+    def __init__(self, write: Callable[[bytes], object], order: int) -> None:
+        self.done: array[int] = array("q")
+        self.latency: array[int] = array("q")
+        self.lag_ns = 0
+        self.send_lag_ns = 0
+        self._failures: dict[str, int] = {}
+        self._write = write
+        self._order = order
+        self._cpu_before = time.process_time_ns()
+        self.next_report_ns = time.monotonic_ns() + REPORT_EVERY_NS
+
+    def failed(self, message: str) -> None:
+        """Count a failure; the messages of one report are bounded."""
+        message = message[:300]
+        if message not in self._failures and len(self._failures) >= MAX_MESSAGES:
+            message = "other failures"
+        self._failures[message] = self._failures.get(message, 0) + 1
+
+    def report(self, now_ns: int, inflight: int) -> None:
+        """Send what was counted, start anew."""
+        header = {
+            "end_ns": now_ns,
+            "failures": self._failures,
+            "cpu_ns": time.process_time_ns() - self._cpu_before,
+            "lag_ns": self.lag_ns,
+            "send_lag_ns": self.send_lag_ns,
+            "inflight": inflight,
+        }
+        self._write(frame(self._order, header, self.done, self.latency))
+        self.done, self.latency, self._failures = array("q"), array("q"), {}
+        self.lag_ns = self.send_lag_ns = 0
+        self.next_report_ns = now_ns + REPORT_EVERY_NS
+
+    def end(self, error: str | None = None) -> None:
+        """The order is over."""
+        self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q")))
+
+
+def frame(order: int, header: dict[str, Any], done: array[int], latency: array[int]) -> bytes:
+    """One frame as bytes."""
+    text = json.dumps({**header, "order": order, "n": len(done)}).encode()
+    return b"".join((struct.pack("<I", len(text)), text, done.tobytes(), latency.tobytes()))
+
+
+def writer(fd: int) -> Callable[[bytes], None]:
+    """Write whole frames to a pipe."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write

@@ -1,0 +1,177 @@
+"""What the engine needs from the world; adapters keep these promises, fakes do in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_analyzer.core.load import InputSource, LoadOrder, RequestSet
+from model_analyzer.core.load import Protocol as WireProtocol
+from model_analyzer.core.measurement import Baseline, Measurement, Slice
+from model_analyzer.core.plan import Phase
+from model_analyzer.core.telemetry import Page
+from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
+
+
+class Clock(Protocol):
+    """The only time the engine knows. `now_ns` is CLOCK_MONOTONIC, shared by all processes of the host."""
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        ...
+
+    def utc(self) -> datetime:
+        """Wall time, for people."""
+        ...
+
+
+class Server(Protocol):
+    """A Triton server: ours (embedded, local, docker) or somebody's (remote)."""
+
+    def start(self, settings: ServerSettings) -> ServerInfo:
+        """Start or reach the server and wait until it is ready. Raises ServerError."""
+        ...
+
+    def stop(self) -> None:
+        """Stop what we started, restore what we touched. Never raises; safe to call twice."""
+        ...
+
+    def load(self, variant: Variant) -> ModelInfo:
+        """Load the variant and describe it. Raises ModelError (this model) or ServerError (the server)."""
+        ...
+
+    def unload(self, variant: Variant) -> None:
+        """Unload what `load` loaded; on a server that is not ours, restore what was there before."""
+        ...
+
+    def problem(self) -> str | None:
+        """None while the server answers; else why not, with the tail of its log."""
+        ...
+
+    def loaded_models(self) -> Sequence[str]:
+        """Names of the models that are ready now."""
+        ...
+
+
+class Encoder(Protocol):
+    """Makes the requests of a phase from the model's own description."""
+
+    def encode(
+        self, model: ModelInfo, batch_size: int, source: InputSource, protocol: WireProtocol, address: str
+    ) -> RequestSet:
+        """Raises InputError where shape or data do not fit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBatch:
+    """What the load generator saw since the batch before (about every 50 ms).
+
+    done_ns, latency_ns: int64 [n], monotonic time of the reply and its latency, successes only, in order of done_ns.
+    failures: message -> count. cpu_ns: CPU of the whole generator since the order started.
+    lag_ns: the longest time a finished reply (or a due send) waited for the generator since the batch before.
+    send_lag_ns: open loop, the longest time a request was sent after its scheduled time.
+    """
+
+    end_ns: int
+    done_ns: NDArray[np.int64]
+    latency_ns: NDArray[np.int64]
+    failures: Mapping[str, int]
+    cpu_ns: int
+    lag_ns: int = 0
+    send_lag_ns: int = 0
+    inflight: int = 0
+
+
+class LoadGenerator(Protocol):
+    """Drives requests from a process of its own."""
+
+    def run(self, order: LoadOrder) -> AbstractContextManager[Iterator[LoadBatch]]:
+        """Send until the context is left; iterate to receive batches (never ends by itself). Raises LoadGeneratorError."""
+        ...
+
+    def close(self) -> None:
+        """End the process. Safe to call twice."""
+        ...
+
+
+class Sampler(Protocol):
+    """One telemetry source."""
+
+    name: str
+
+    def sample(self) -> Page:
+        """Scrape once, bounded in time. Never raises: what went wrong is the page's `problem`."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps what is finished, durably: when a call returns, a kill loses nothing of it. All raise ExportPathError."""
+
+    def slices_of(self, phase_id: str) -> Sequence[Slice]:
+        """The slices of a phase that has no measurement yet, oldest first."""
+        ...
+
+    def add_slice(self, piece: Slice) -> None:
+        """Keep one finished slice."""
+        ...
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keep one finished phase."""
+        ...
+
+    def add_baseline(self, baseline: Baseline) -> None:
+        """Keep the server-only baseline."""
+        ...
+
+
+class Outputs(Protocol):
+    """The tables a user reads; made from the store, so that they can be made again at any time."""
+
+    def refresh(self) -> None:
+        """Rewrite every output atomically. Raises ExportPathError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Figures of the running slice, for people: infer/s, p99 in ms (None: no reply yet), measured seconds so far."""
+
+    stage: str
+    throughput: float | None
+    latency_p99_ms: float | None
+    measured_s: float
+
+
+class Progress(Protocol):
+    """Tells a person what goes on. Never raises."""
+
+    def begin(self, total: int, already: int) -> None:
+        """The run starts: phases in all, and those measured in an earlier run."""
+        ...
+
+    def say(self, message: str) -> None:
+        """One line of news: a server started, a model loaded, a source failing."""
+        ...
+
+    def live(self, phase: Phase, figures: Live) -> None:
+        """The running phase, a few times a second."""
+        ...
+
+    def finished(self, measurement: Measurement) -> None:
+        """A phase is done."""
+        ...
+
+    def end(self) -> None:
+        """The run is over; free the terminal. Safe to call twice."""
+        ...

@@ -1,0 +1,383 @@
+"""The composition root: the only file that names concrete adapters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from model_analyzer import __version__
+from model_analyzer.adapters import jobfile, store, tables
+from model_analyzer.adapters.clock import SystemClock
+from model_analyzer.adapters.fingerprint import fingerprint
+from model_analyzer.adapters.progress import LineProgress, TerminalProgress
+from model_analyzer.core.measurement import Baseline, Measurement
+from model_analyzer.core.plan import Group, content_id, plan
+from model_analyzer.core.search import Sweep
+from model_analyzer.core.select import satisfies
+from model_analyzer.core.spec import JobSpec, pairs
+from model_analyzer.core.stopping import StopRule
+from model_analyzer.core.telemetry import GpuChoice
+from model_analyzer.core.variant import ServerInfo, ServerSettings
+from model_analyzer.engine.group import Parts, Settings
+from model_analyzer.engine.recorder import Recorder
+from model_analyzer.engine.run import Run
+from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Interrupted, SpecError
+from model_analyzer.ports import Progress, Sampler, Server
+
+# What a phase takes beside its measured seconds, for the estimate: warm-up and drain of a slice, load of a variant.
+SLICE_OVERHEAD_S, VARIANT_S, SERVER_S = 0.45, 3.0, 5.0
+# A pod's grace period is 30 s, a person's patience shorter: an interrupted run gives the server so long.
+INTERRUPTED_GRACE_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job spec, laid out. layout: what the tables hold. baseline_id: content hash of the server-only row."""
+
+    spec: JobSpec
+    warnings: tuple[Fault, ...]
+    mode: str
+    groups: tuple[Group, ...]
+    baseline_id: str
+
+    @property
+    def phase_ids(self) -> list[str]:
+        """Every phase, in the order of the rows."""
+        return [phase.id for group in self.groups for phase in group.phases]
+
+    @property
+    def export_path(self) -> Path:
+        """Absolute."""
+        return Path(self.spec.export_path).absolute()
+
+    def estimate_s(self, phases: int | None = None) -> float:
+        """Seconds that so many phases (all of them) take, roughly."""
+        spec = self.spec
+        measured = spec.min_seconds if spec.stop_rule == "fixed" else (spec.min_seconds + 3 * spec.max_seconds) / 4
+        each = measured * (1 + SLICE_OVERHEAD_S / spec.slice_seconds)
+        total = len(self.phase_ids)
+        share = 1.0 if phases is None else phases / max(total, 1)
+        return SERVER_S + spec.duration_seconds + share * (total * each + len(self.groups) * VARIANT_S)
+
+
+def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
+    """Read, check and lay out a job; touches nothing. Raises SpecError."""
+    spec, warnings = jobfile.load(config_file, values, os.environ, flag_names)
+    mode = spec.triton_launch_mode or ("local" if shutil.which(spec.triton_server_path) else "embedded")
+    if mode == "remote" and (spec.triton_server_flags or spec.triton_server_environment):
+        what = "triton_server_flags and triton_server_environment have no effect on a remote server"
+        warnings.append(Fault("triton_launch_mode", what, "start the server with them"))
+    models = spec.models()
+    conditions = _conditions(spec, mode)
+    fingerprints = {model.name: _fingerprint(spec, model.name, model.input_source.path) for model in models}
+    groups = plan(models, spec.client_protocol, conditions, fingerprints)
+    baseline = content_id({**conditions, "seconds": spec.duration_seconds, "server": asdict(_default_server(spec))})
+    return Job(spec, tuple(warnings), mode, groups, baseline)
+
+
+def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
+    """What affects every phase's result beside the phase itself."""
+    identity = {
+        "remote": [spec.triton_http_endpoint, spec.triton_grpc_endpoint, spec.triton_metrics_url],
+        "docker": [spec.triton_docker_image, spec.triton_docker_args],
+        "local": [shutil.which(spec.triton_server_path) or spec.triton_server_path],
+        "embedded": [_installed("nvidia-pytriton")],
+    }[mode]
+    return {
+        "rule": asdict(_rule(spec)),
+        "slice_seconds": spec.slice_seconds,
+        "request_timeout_seconds": spec.request_timeout_seconds,
+        "min_gpu_samples": spec.min_gpu_samples,
+        "gpus": spec.gpus,
+        "dcgm": () if spec.dcgm_disable else spec.dcgm_exporter_url,
+        "mode": mode,
+        "server": identity,
+    }
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _fingerprint(spec: JobSpec, model: str, data_file: str | None) -> str:
+    paths = [Path(data_file)] if data_file else []
+    if spec.model_repository is not None and "://" not in spec.model_repository:
+        paths.append(Path(spec.model_repository) / model)
+    return fingerprint(paths)
+
+
+def _rule(spec: JobSpec) -> StopRule:
+    return StopRule(spec.stop_rule, spec.min_seconds, spec.max_seconds, spec.precision, spec.latency_precision)
+
+
+def _default_server(spec: JobSpec) -> ServerSettings:
+    """The server of the baseline, and of every model without settings of its own."""
+    return ServerSettings(pairs(spec.triton_server_flags), pairs(spec.triton_server_environment))
+
+
+def layout_of(spec: JobSpec) -> tables.Layout:
+    """The tables of a job."""
+    return tables.Layout(
+        spec.inference_output_fields,
+        spec.gpu_output_fields,
+        spec.server_output_fields,
+        spec.filename_model_inference,
+        spec.filename_model_gpu,
+        spec.filename_server_only,
+        {model.name: model.constraints for model in spec.models()},
+    )
+
+
+class Tables:
+    """A ports.Outputs: the three CSV files, from the open store."""
+
+    def __init__(self, export_path: Path, layout: tables.Layout, contents: store.Contents, job: Job) -> None:
+        self._export_path, self._layout, self._contents, self._job = export_path, layout, contents, job
+
+    def refresh(self) -> None:
+        """Rewrite them. Raises ExportPathError."""
+        baseline = self._contents.baselines.get(self._job.baseline_id)
+        tables.write_csvs(self._export_path, self._layout, self.measurements(), baseline)
+
+    def measurements(self) -> list[Measurement]:
+        """Those of the job, in the order of its plan."""
+        return [self._contents.measurements[i] for i in self._job.phase_ids if i in self._contents.measurements]
+
+
+def profile(job: Job, console: Console, live: bool) -> int:
+    """Measure what is left of a job; the exit code. Raises AnalyzerError; what is finished is kept."""
+    with store.JsonlStore(job.export_path) as opened:
+        layout = layout_of(job.spec)
+        outputs = Tables(job.export_path, layout, opened.contents, job)
+        opened.add_run(_run_record(job, layout))
+        outputs.refresh()
+        measured = {m.phase.id for m in outputs.measurements() if m.status != "failed"}
+        left = len(job.phase_ids) - len(measured)
+        progress: Progress = (TerminalProgress if live else LineProgress)(job.estimate_s(left))
+        progress.begin(len(job.phase_ids), len(measured))
+        try:
+            _run(job, opened, outputs, progress, measured)
+        finally:
+            progress.end()
+        return _conclude(job, outputs.measurements(), layout, console)
+
+
+def _run_record(job: Job, layout: tables.Layout) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "at": SystemClock().utc().isoformat(timespec="seconds"),
+        "phases": job.phase_ids,
+        "baseline": job.baseline_id,
+        "layout": asdict(layout),
+    }
+
+
+def _run(job: Job, opened: store.JsonlStore, outputs: Tables, progress: Progress, measured: set[str]) -> None:
+    from model_analyzer.adapters.triton.requests import TritonEncoder
+    from model_analyzer.loadgen.client import ProcessLoadGenerator
+
+    clock, generator = SystemClock(), ProcessLoadGenerator()
+    server = build_server(job, progress)
+    parts = Parts(
+        server=server,
+        generator=generator,
+        encoder=TritonEncoder(),
+        watch=lambda info: Recorder(_samplers(job.spec, info), job.spec.monitoring_interval, clock),
+        store=opened,
+        outputs=outputs,
+        progress=progress,
+        clock=clock,
+    )
+    baseline = None if job.baseline_id in opened.contents.baselines else job.baseline_id
+    with interruptible(server):
+        try:
+            Run(parts, _settings(job.spec)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
+        finally:
+            generator.close()
+
+
+def _samplers(spec: JobSpec, server: ServerInfo) -> list[Sampler]:
+    from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
+    from model_analyzer.adapters.telemetry.host import HostSampler
+    from model_analyzer.adapters.telemetry.triton import TritonSampler
+
+    exporters = () if spec.dcgm_disable else spec.dcgm_exporter_url
+    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *(DcgmSampler(url) for url in exporters)]
+
+
+def _settings(spec: JobSpec) -> Settings:
+    return Settings(
+        rule=_rule(spec),
+        slice_s=spec.slice_seconds,
+        request_timeout_s=spec.request_timeout_seconds,
+        min_gpu_samples=spec.min_gpu_samples,
+        tls={model.name: model.tls for model in spec.models()},
+        gpus=GpuChoice(_wanted_gpus(spec), os.environ.get("POD_NAME", ""), os.environ.get("POD_NAMESPACE", "")),
+        baseline_s=spec.duration_seconds,
+    )
+
+
+def _wanted_gpus(spec: JobSpec) -> tuple[str, ...] | None:
+    return None if spec.gpus == ("all",) else spec.gpus
+
+
+def build_server(job: Job, progress: Progress) -> Server:
+    """The server of the job's launch mode, not started yet."""
+    from model_analyzer.adapters.triton.launch import Launch
+
+    spec = job.spec
+    if job.mode == "remote":
+        return _remote(spec, progress)
+    launch = Launch(
+        repository=_repository(spec),
+        log_path=Path(spec.triton_output_path) if spec.triton_output_path else job.export_path / "triton.log",
+        monitoring_interval_s=spec.monitoring_interval,
+        protocol=spec.client_protocol,
+        tls=next((model.tls for model in spec.models()), None),
+        gpus=_wanted_gpus(spec),
+        ready_timeout_s=spec.server_start_timeout_seconds,
+        say=progress.say,
+    )
+    if job.mode == "docker":
+        return _docker(job, launch)
+    from model_analyzer.adapters.triton.embedded import find_embedded
+    from model_analyzer.adapters.triton.local import LocalServer, find_local
+
+    return LocalServer(launch, find_embedded if job.mode == "embedded" else lambda: find_local(spec.triton_server_path))
+
+
+def _repository(spec: JobSpec) -> Path:
+    if spec.model_repository is None:
+        raise SpecError("model_repository", "is missing", "name the folder of the models")
+    # Path() would make s3:/ of s3://; Triton reads such a repository itself.
+    return Path(spec.model_repository) if "://" in spec.model_repository else Path(spec.model_repository).absolute()
+
+
+def _remote(spec: JobSpec, progress: Progress) -> Server:
+    from model_analyzer.adapters.triton.remote import RemoteEndpoints, RemoteServer
+
+    http, grpc = (text.split("://")[-1].rstrip("/") for text in (spec.triton_http_endpoint, spec.triton_grpc_endpoint))
+    return RemoteServer(
+        RemoteEndpoints(http, grpc, spec.triton_metrics_url),
+        protocol=spec.client_protocol,
+        tls=next((model.tls for model in spec.models()), None),
+        max_retries=spec.client_max_retries,
+        touch_models_in_use=spec.touch_models_in_use,
+        reload_model_disable=spec.reload_model_disable,
+        say=progress.say,
+    )
+
+
+def _docker(job: Job, launch: Any) -> Server:
+    from model_analyzer.adapters.triton.docker import DockerOptions, DockerServer
+
+    spec = job.spec
+    arguments = {**spec.triton_docker_args}
+    for model in spec.profile_models:
+        arguments.update(model.triton_docker_args)
+    options = DockerOptions(
+        image=spec.triton_docker_image,
+        export_path=job.export_path,
+        mounts=spec.triton_docker_mounts,
+        labels=spec.triton_docker_labels,
+        shm_size=spec.triton_docker_shm_size,
+        arguments=arguments,
+    )
+    return DockerServer(launch, options)
+
+
+@contextmanager
+def interruptible(server: Server) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into Interrupted; later ones wait until the clean-up is done."""
+
+    def interrupt(signum: int, _: FrameType | None) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        if hasattr(server, "grace_s"):
+            server.grace_s = INTERRUPTED_GRACE_S
+        raise Interrupted(signum)
+
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _conclude(job: Job, measurements: Sequence[Measurement], layout: tables.Layout, console: Console) -> int:
+    """Print the summary and where the tables are; the exit code."""
+    tables.summary(console, measurements, layout)
+    console.print(f"Tables: {job.export_path / layout.filename_inference}", soft_wrap=True, highlight=False)
+    for name in (layout.filename_gpu, layout.filename_server):
+        console.print(f"        {job.export_path / name}", soft_wrap=True, highlight=False)
+    return exit_code(measurements, layout)
+
+
+def exit_code(measurements: Sequence[Measurement], layout: tables.Layout) -> int:
+    """0: all measured; 4: some failed; 5: nothing satisfies the constraints."""
+    if any(measurement.status == "failed" for measurement in measurements):
+        return PHASES_FAILED
+    bounds = layout.constraints
+    if any(bounds.values()) and not any(satisfies(m, bounds.get(m.phase.variant.model, {})) for m in measurements):
+        return CONSTRAINTS_UNMET
+    return 0
+
+
+# -- from the store alone ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The last run of a store: what it set out to do, and what there is."""
+
+    layout: tables.Layout
+    phase_ids: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
+    unfinished: int
+    baseline: Baseline | None
+    at: str
+
+    def statuses(self) -> dict[str, int]:
+        """Status -> how many phases."""
+        return dict(Counter(measurement.status for measurement in self.measurements))
+
+
+def read_stored(export_path: Path) -> Stored:
+    """Raises ExportPathError, or SpecError where nothing was ever stored."""
+    contents = store.read(export_path)
+    if not contents.runs:
+        raise SpecError(str(export_path), "holds no measurements", "name the export path of a run")
+    run = contents.runs[-1]
+    raw = run["layout"]
+    layout = tables.Layout(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    ids = tuple(run["phases"])
+    return Stored(
+        layout,
+        ids,
+        tuple(contents.measurements[i] for i in ids if i in contents.measurements),
+        sum(1 for i in ids if i in contents.slices),
+        contents.baselines.get(run["baseline"]),
+        run["at"],
+    )
+
+
+def rebuild_tables(export_path: Path) -> Stored:
+    """Rewrite the CSV files from the store."""
+    stored = read_stored(export_path)
+    tables.write_csvs(export_path, stored.layout, stored.measurements, stored.baseline)
+    return stored
