@@ -1,106 +1,186 @@
-"""Keys of Triton Model Analyzer that do not do here what they do there: each is answered by name, none ignored."""
+"""Triton Model Analyzer's keys, and perf_analyzer's flags, that do not do here what they do there.
+
+Each is answered by name, none is ignored in silence. A key that changes WHAT is
+measured is refused: to go on without it would be to measure something else. A
+key that is plumbing, or belongs to reports, is accepted with a warning. Every
+key of 1.58 stands here or is a field of JobSpec.
+"""
 
 from __future__ import annotations
 
-# Harmless: the job goes on without them, with a warning that says why.
-WITHOUT_EFFECT: dict[str, str] = {
-    "checkpoint_directory": "the store is in export_path; a rerun resumes from it",
-    "output_model_repository_path": "variants are loaded through the server's API; nothing is copied",
-    "override_output_model_repository": "variants are loaded through the server's API; nothing is copied",
-    "always_report_gpu_metrics": "the GPU table always has a row for each phase",
-    "collect_cpu_metrics": "CPU and RAM figures are always collected",
-    "perf_analyzer_path": "the load generator is built in",
-    "perf_analyzer_cpu_util": "the load generator watches its own CPU use and says so on the row",
-    "perf_analyzer_max_auto_adjusts": "a phase is extended until its interval is narrow enough: see precision, max_seconds",
-    "perf_output": "slices are in the store: see export_path",
-    "perf_output_path": "slices are in the store: see export_path",
-    "triton_install_path": "it belongs to the c_api launch mode, which does not exist here",
-    "skip_summary_reports": "reports are not written yet; the tables always are",
-    "skip_detailed_reports": "reports are not written yet; the tables always are",
-    "num_configs_per_model": "reports are not written yet; the tables show every row",
-    "num_top_model_configs": "reports are not written yet; the tables show every row",
-    "plots": "reports are not written yet; the tables hold every figure",
-    "early_exit_enable": "every phase asked for is measured",
-    "run_config_search_disable": "there is no automatic search: the values given are measured",
-    "concurrency_sweep_disable": "there is no automatic search: the values given are measured",
-}
+from typing import Literal, NamedTuple
 
-_GIVE_VALUES = "instead list the values: concurrency, batch_sizes, model_config_parameters"
-# They change what is measured: to go on without them would be to measure something else.
-NOT_SUPPORTED: dict[str, str] = {
-    **{
-        f"run_config_search_{bound}_{what}": f"automatic search; {_GIVE_VALUES}"
-        for bound in ("min", "max")
-        for what in ("concurrency", "request_rate", "instance_count", "model_batch_size")
-    },
-    "run_config_search_max_binary_search_steps": f"automatic search; {_GIVE_VALUES}",
-    "run_config_search_mode": f"automatic search; {_GIVE_VALUES}",
-    "run_config_profile_models_concurrently_enable": "several models under load at once; instead measure one after the other",
-    "request_rate_search_enable": "automatic search; instead list the values: request_rate",
-    "min_percentage_of_search_space": f"optuna search; {_GIVE_VALUES}",
-    "max_percentage_of_search_space": f"optuna search; {_GIVE_VALUES}",
-    "optuna_min_trials": f"optuna search; {_GIVE_VALUES}",
-    "optuna_max_trials": f"optuna search; {_GIVE_VALUES}",
-    "optuna_early_exit_threshold": f"optuna search; {_GIVE_VALUES}",
-    "use_concurrency_formula": "concurrency from instances and batch size; instead list the values: concurrency",
-    "bls_composing_models": "composing models; instead profile the models one by one",
-    "ensemble_composing_models": "composing models; instead profile the ensemble as a model, or its parts one by one",
-    "cpu_only_composing_models": "composing models; instead profile the models one by one, with cpu_only",
-    "genai_perf_flags": "LLM metrics; instead measure the model's requests as they are",
-    "model_type": "LLM metrics; instead measure the model's requests as they are (model_type: generic)",
-    "perf_analyzer_timeout": "a limit for perf_analyzer's process; instead set max_seconds and request_timeout_seconds",
-}
-# Values with which such a key asks for nothing that we do not do.
-NO_DEMAND: dict[str, tuple[object, ...]] = {
-    "run_config_profile_models_concurrently_enable": (False,),
-    "request_rate_search_enable": (False,),
-    "use_concurrency_formula": (False,),
-    "bls_composing_models": ([], None, ""),
-    "ensemble_composing_models": ([], None, ""),
-    "cpu_only_composing_models": ([], None, ""),
-    "model_type": ("generic",),
-}
 
-# perf_analyzer's flags: what works, and what each other one is answered with.
+class Key(NamedTuple):
+    """A key that is answered by name.
+
+    effect: "none": a warning; "refused": a fault; "search": a fault unless run_config_search_disable is true.
+    why: what it stands for, or why it does nothing. instead: how to get what one wanted from it.
+    agrees: values (as lower-case text) that ask for what happens anyway; they are accepted without a word.
+    """
+
+    name: str
+    effect: Literal["none", "refused", "search"]
+    why: str
+    instead: str
+    agrees: tuple[str, ...] = ()
+
+    def answer(self, value: object, search_disabled: bool) -> Literal["fault", "warning"] | None:
+        """How the key is to be answered where it has this value."""
+        if str(value).strip().lower() in self.agrees:
+            return None
+        return "fault" if self.effect == "refused" or (self.effect == "search" and not search_disabled) else "warning"
+
+
+_NONE_GIVEN = ("[]", "")
+_SEARCH = "automatic search"
+_OPTUNA = "optuna search"
+_VALUES = "list the values: batch_sizes, concurrency, model_config_parameters"
+_COMPOSING = "search over the parts of an ensemble"
+_STREAMED = "figures of streaming language models"
+_API = "variants are loaded through the server's API; no files are written"
+_REPORTS = "no report files are written"
+_TABLES = "read the tables in export_path"
+_OWN_CLIENT = "the load generator is built in"
+_STOP = "a phase is measured until its interval is narrow enough"
+_STOP_KEYS = "set precision, latency_precision, min_seconds, max_seconds"
+_C_API = "it belongs to the c_api launch mode"
+_LOOP = "one event loop keeps every request in flight"
+
+# fmt: off
+KEYS: dict[str, Key] = {key.name: key for key in (
+    # what is measured
+    Key("run_config_search_mode", "search", _SEARCH, _VALUES, ("brute",)),
+    *(Key(f"run_config_search_{end}_{what}", "search", f"bound of the {_SEARCH}", _VALUES)
+      for what in ("concurrency", "request_rate", "instance_count", "model_batch_size") for end in ("min", "max")),
+    Key("run_config_search_max_binary_search_steps", "search", f"bound of the {_SEARCH}", _VALUES),
+    Key("run_config_search_disable", "none", "there is no automatic search: the values given are measured", "remove it", ("true",)),
+    Key("request_rate_search_enable", "refused", "search over request rates", "list the values: request_rate", ("false",)),
+    Key("min_percentage_of_search_space", "search", _OPTUNA, _VALUES),
+    Key("max_percentage_of_search_space", "search", _OPTUNA, _VALUES),
+    Key("optuna_min_trials", "search", _OPTUNA, _VALUES),
+    Key("optuna_max_trials", "search", _OPTUNA, _VALUES),
+    Key("optuna_early_exit_threshold", "search", _OPTUNA, _VALUES),
+    Key("use_concurrency_formula", "search", "concurrency from instances and batch size", "list the values: concurrency", ("false",)),
+    Key("run_config_profile_models_concurrently_enable", "refused", "several models under load at once",
+        "leave it out: models are measured one after the other", ("false",)),
+    Key("bls_composing_models", "refused", _COMPOSING, "name the BLS model, or its parts, in profile_models", _NONE_GIVEN),
+    Key("ensemble_composing_models", "refused", _COMPOSING, "name the ensemble, or its parts, in profile_models", _NONE_GIVEN),
+    Key("cpu_only_composing_models", "refused", _COMPOSING, "name the parts in profile_models, with cpu_only", _NONE_GIVEN),
+    Key("model_type", "refused", _STREAMED, "leave it out: replies are timed whole", ("generic",)),
+    Key("genai_perf_flags", "refused", _STREAMED, "leave it out: replies are timed whole"),
+    Key("early_exit_enable", "none", "every phase asked for is measured", "shorten the lists of values", ("false",)),
+    Key("concurrency_sweep_disable", "none", "it belongs to an automatic search, and there is none", "remove it"),
+    # how it is measured
+    Key("perf_analyzer_timeout", "none", _OWN_CLIENT, "max_seconds bounds a phase, request_timeout_seconds a request"),
+    Key("perf_analyzer_cpu_util", "none", "the load generator watches its own CPU use", "see the Client Limited column"),
+    Key("perf_analyzer_path", "none", _OWN_CLIENT, "remove it"),
+    Key("perf_analyzer_max_auto_adjusts", "none", _STOP, _STOP_KEYS),
+    Key("perf_output", "none", _OWN_CLIENT, "every slice is in the store in export_path", ("false",)),
+    Key("perf_output_path", "none", _OWN_CLIENT, "every slice is in the store in export_path"),
+    Key("collect_cpu_metrics", "none", "CPU and RAM figures are always collected", "remove it", ("true",)),
+    Key("always_report_gpu_metrics", "none", "the GPU table always has a row for each phase", "remove it", ("true",)),
+    Key("triton_install_path", "none", _C_API, "remove it"),
+    # where results go
+    Key("checkpoint_directory", "none", "the store in export_path is the checkpoint", "keep export_path: a rerun resumes from it"),
+    Key("output_model_repository_path", "none", _API, "remove it"),
+    Key("override_output_model_repository", "none", _API, "remove it"),
+    Key("config_file", "none", "the job spec is the file given with -f", "remove it"),
+    Key("skip_summary_reports", "none", _REPORTS, _TABLES, ("true",)),
+    Key("skip_detailed_reports", "none", _REPORTS, _TABLES, ("true",)),
+    Key("num_configs_per_model", "none", _REPORTS, _TABLES),
+    Key("num_top_model_configs", "none", _REPORTS, _TABLES, ("0",)),
+    Key("plots", "none", _REPORTS, _TABLES),
+    Key("report_model_configs", "none", _REPORTS, _TABLES),
+    Key("output_formats", "none", _REPORTS, _TABLES),
+)}
+
+# perf_analyzer's flags that work ...
 PERF_FLAGS_WORK: dict[str, str] = {
-    "input-data": "random, zero, or a JSON data file",
-    "shape": "dims of an input without the batch dimension: NAME:3,224,224; several as a list",
-    "string-length": "bytes of a random string",
-    "string-data": "one fixed string for every BYTES input",
-    "request-distribution": "constant or poisson, of an open loop",
-    "ssl-https-ca-certificates-file": "CA certificates for https",
-    "ssl-https-client-certificate-file": "client certificate for https",
-    "ssl-https-private-key-file": "client key for https",
-    "ssl-https-verify-peer": "0: accept any certificate",
-    "ssl-https-verify-host": "0: accept a certificate of another host",
+    "input-data": "`random`, `zero`, or a JSON data file",
+    "shape": "dims of an input without the batch dimension: `NAME:3,224,224`; several as a list",
+    "string-length": "bytes of a random BYTES element; default 128",
+    "string-data": "one fixed text for every BYTES element",
+    "request-distribution": "`constant` (default) or `poisson`: the send times of an open loop",
+    "ssl-https-ca-certificates-file": "HTTP: CA certificates. Any ssl-https-* flag, or https:// in the endpoint, turns TLS on",
+    "ssl-https-client-certificate-file": "HTTP: client certificate, PEM",
+    "ssl-https-client-certificate-type": "HTTP: `PEM`; DER is not supported yet",
+    "ssl-https-private-key-file": "HTTP: client key, PEM",
+    "ssl-https-private-key-type": "HTTP: `PEM`; DER is not supported yet",
+    "ssl-https-verify-peer": "HTTP: 0 accepts any certificate",
+    "ssl-https-verify-host": "HTTP: 0 accepts a certificate of another host; 1 or 2 does not",
     "ssl-grpc-use-ssl": "gRPC over TLS",
-    "ssl-grpc-root-certifications-file": "CA certificates for gRPC",
-    "ssl-grpc-certificate-chain-file": "client certificate for gRPC",
-    "ssl-grpc-private-key-file": "client key for gRPC",
+    "ssl-grpc-root-certifications-file": "gRPC: CA certificates. Naming a file turns TLS on, too",
+    "ssl-grpc-certificate-chain-file": "gRPC: client certificate",
+    "ssl-grpc-private-key-file": "gRPC: client key",
 }
-_STOP = "the stop rule; see precision, min_seconds, max_seconds"
-PERF_FLAGS_WITHOUT_EFFECT: dict[str, str] = {
-    "measurement-interval": _STOP, "measurement-mode": _STOP, "measurement-request-count": _STOP,
-    "stability-percentage": _STOP, "max-trials": _STOP, "async": "the load is always asynchronous",
-    "sync": "the load is always asynchronous", "max-threads": "one event loop drives the load",
-    "percentile": "p50, p90, p95 and p99 are always measured", "verbose": "see the store", "extra-verbose": "see the store",
-    "verbose-csv": "the tables have every figure", "latency-report-file": "see filename_model_inference",
-    "collect-metrics": "metrics are always collected", "metrics-url": "see triton_metrics_url",
-    "metrics-interval": "see monitoring_interval", "triton-server-directory": "see triton_server_path",
-    "model-repository": "see model_repository", "ssl-https-client-certificate-type": "PEM is read",
-    "ssl-https-private-key-type": "PEM is read",
-}  # fmt: skip
-PERF_FLAGS_NOT_SUPPORTED: dict[str, str] = {
-    "service-kind": "servers other than Triton; leave it out",
-    "model-signature-name": "servers other than Triton; leave it out",
-    "model-version": "a chosen version; instead set version_policy in model_config_parameters",
-    "concurrency-range": "instead set concurrency", "request-rate-range": "instead set request_rate",
-    "request-intervals": "custom intervals; instead set request_rate", "binary-search": "instead list the values: concurrency",
-    "latency-threshold": "instead set constraints: {perf_latency_p99: {max: ...}}", "batch-size": "instead set batch_sizes",
-    "num-of-sequences": "sequences; instead profile without them", "sequence-length": "sequences; instead profile without them",
-    "sequence-id-range": "sequences; instead profile without them", "shared-memory": "shared memory; instead send tensors",
-    "output-shared-memory-size": "shared memory; instead send tensors", "streaming": "streaming; instead profile request by request",
-    "grpc-compression-algorithm": "compression; leave it out", "bls-composing-models": "composing models; leave it out",
-    "url": "instead set triton_http_endpoint or triton_grpc_endpoint", "protocol": "instead set client_protocol",
-    "model-name": "instead set profile_models", "http-header": "extra headers; leave it out",
-}  # fmt: skip
+# ... and those that are answered by name.
+PERF_FLAGS: dict[str, Key] = {key.name: key for key in (
+    # what is measured
+    Key("service-kind", "refused", "servers other than Triton", "leave it out", ("triton",)),
+    Key("model-signature-name", "refused", "servers other than Triton", "leave it out"),
+    Key("model-name", "refused", "another model than the one measured", "set profile_models"),
+    Key("model-version", "refused", "a chosen version", "set version_policy in model_config_parameters"),
+    Key("batch-size", "refused", "a batch size of its own", "set batch_sizes"),
+    Key("concurrency-range", "refused", "a sweep of its own", "set concurrency"),
+    Key("request-rate-range", "refused", "a sweep of its own", "set request_rate"),
+    Key("request-intervals", "refused", "send times from a file", "set request_rate, with request-distribution: poisson"),
+    Key("binary-search", "refused", "a search of its own", "list the values: concurrency", ("false",)),
+    Key("latency-threshold", "refused", "a bound of a search of its own", "set latency_budget"),
+    Key("num-of-sequences", "refused", "sequences of requests", "measure models without state"),
+    Key("sequence-length", "refused", "sequences of requests", "measure models without state"),
+    Key("sequence-id-range", "refused", "sequences of requests", "measure models without state"),
+    Key("shared-memory", "refused", "tensors in shared memory", "leave it out: tensors are sent", ("none",)),
+    Key("output-shared-memory-size", "none", "it belongs to shared-memory", "remove it"),
+    Key("streaming", "refused", "streamed replies", "leave it out: replies are timed whole", ("false",)),
+    Key("grpc-compression-algorithm", "refused", "compressed requests", "leave it out", ("none",)),
+    Key("http-header", "refused", "headers of one's own", "leave it out"),
+    Key("bls-composing-models", "refused", _COMPOSING, "leave it out"),
+    Key("url", "refused", "an endpoint of its own", "set triton_http_endpoint or triton_grpc_endpoint"),
+    Key("protocol", "refused", "a protocol of its own", "set client_protocol"),
+    Key("metrics-url", "refused", "a metrics page of its own", "set triton_metrics_url"),
+    # how it is measured
+    Key("measurement-interval", "none", _STOP, "set min_seconds (in seconds)"),
+    Key("measurement-mode", "none", _STOP, _STOP_KEYS),
+    Key("measurement-request-count", "none", _STOP, _STOP_KEYS),
+    Key("stability-percentage", "none", _STOP, _STOP_KEYS),
+    Key("max-trials", "none", _STOP, _STOP_KEYS),
+    Key("percentile", "none", "p50, p90, p95 and p99 are always measured", "name them in inference_output_fields"),
+    Key("async", "none", _LOOP, "remove it", ("true",)),
+    Key("sync", "none", _LOOP, "remove it", ("false",)),
+    Key("max-threads", "none", _LOOP, "remove it"),
+    Key("collect-metrics", "none", "metrics are always collected", "remove it", ("true",)),
+    Key("metrics-interval", "none", "metrics are scraped by ourselves", "set monitoring_interval (in seconds)"),
+    Key("triton-server-directory", "none", _C_API, "remove it"),
+    Key("model-repository", "none", _C_API, "set model_repository"),
+    Key("latency-report-file", "none", _OWN_CLIENT, _TABLES),
+    Key("verbose", "none", _OWN_CLIENT, "remove it"),
+    Key("extra-verbose", "none", _OWN_CLIENT, "remove it"),
+    Key("verbose-csv", "none", _OWN_CLIENT, _TABLES),
+)}
+# fmt: on
+
+# The fields of Triton's ModelConfig (model_config.proto), which model_config_parameters may replace.
+MODEL_CONFIG_FIELDS = frozenset(
+    "name platform backend runtime version_policy max_batch_size input output batch_input batch_output optimization"
+    " dynamic_batching sequence_batching ensemble_scheduling instance_group default_model_filename cc_model_filenames"
+    " metric_tags parameters model_warmup model_operations model_transaction_policy model_repository_agents"
+    " response_cache model_metrics".split()
+)
+# Without effect unless triton_launch_mode is the one that they belong to.
+MODE_KEYS: dict[str, tuple[str, ...]] = {
+    "remote": (
+        "triton_http_endpoint",
+        "triton_grpc_endpoint",
+        "triton_metrics_url",
+        "reload_model_disable",
+        "touch_models_in_use",
+    ),
+    "docker": (
+        "triton_docker_image",
+        "triton_docker_mounts",
+        "triton_docker_labels",
+        "triton_docker_shm_size",
+        "triton_docker_args",
+    ),
+}

@@ -1,0 +1,5 @@
+"""`python -m model_analyzer` is `model-analyzer`."""
+
+from model_analyzer.cli.main import main
+
+main()

@@ -1,0 +1,300 @@
+"""The embedded Triton, for real: models, faults, deaths."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
+
+import pytest
+
+from model_analyzer.adapters.triton import embedded
+from model_analyzer.adapters.triton.embedded import find_embedded
+from model_analyzer.adapters.triton.launch import Launch
+from model_analyzer.adapters.triton.local import LocalServer, find_local
+from model_analyzer.core.variant import ServerSettings, Variant
+from model_analyzer.errors import ModelError, ServerError
+
+NO_SETTINGS = ServerSettings()
+
+
+def variant(model: str, **overrides) -> Variant:
+    return Variant(model, f"{model}_config", json.dumps(overrides))
+
+
+@pytest.fixture
+def make_server(model_repository, tmp_path):
+    """Makes servers of the test's own, and stops them."""
+    servers = []
+
+    def make(repository: Path = model_repository, **options) -> LocalServer:
+        server = LocalServer(Launch(repository, tmp_path / "export" / "triton.log", **options), find_embedded)
+        server.grace_s = 0  # these tests have no use for a clean exit
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def loaded(embedded_server):
+    """Loads variants on the session's server, and unloads them."""
+    taken = []
+
+    def load(wanted: Variant):
+        taken.append(wanted)
+        return embedded_server.server.load(wanted)
+
+    yield load
+    for each in taken:
+        embedded_server.server.unload(each)
+
+
+def infer(endpoint: str, model: str, shape=(1, 4)):
+    data = {"name": "INPUT", "datatype": "FP32", "shape": shape, "data": [1.0] * shape[-1]}
+    body = json.dumps({"inputs": [data]}).encode()
+    with urlopen(Request(f"http://{endpoint}/v2/models/{model}/infer", body), timeout=20) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.triton
+class TestModels:
+    def test_nothing_is_loaded_at_the_start(self, embedded_server):
+        assert embedded_server.server.loaded_models() == []
+        assert embedded_server.server.problem() is None
+        assert embedded_server.info.ours
+        assert re.fullmatch(r"\d+\.\d+\.\d+", embedded_server.info.version)
+
+    def test_a_default_variant_is_described_by_the_server(self, loaded, embedded_server):
+        info = loaded(variant("magika"))
+        assert (info.max_batch_size, info.instance_group, info.version) == (16, "1:CPU", "1")
+        assert [(t.name, t.datatype, t.shape) for t in info.inputs] == [("bytes", "INT32", (2048,))]
+        assert [(t.name, t.datatype, t.shape) for t in info.outputs] == [("target_label", "FP32", (214,))]
+        assert embedded_server.server.loaded_models() == ["magika"]
+
+    def test_overrides_replace_keys_and_keep_the_rest(self, loaded):
+        info = loaded(variant("add_sub", instance_group=[{"kind": "KIND_CPU", "count": 2}], max_batch_size=8))
+        assert (info.max_batch_size, info.instance_group) == (8, "2:CPU")
+        assert [t.shape for t in info.inputs] == [(16,), (16,)]
+
+    def test_the_default_after_an_override_is_the_models_own_config(self, loaded):
+        loaded(variant("add_sub", max_batch_size=8))
+        assert loaded(variant("add_sub")).max_batch_size == 64
+
+    def test_unloading_ends_when_the_model_is_gone(self, embedded_server):
+        embedded_server.server.load(variant("add_sub"))
+        embedded_server.server.unload(variant("add_sub"))
+        index = Request(f"http://{embedded_server.info.http_endpoint}/v2/repository/index", b"", method="POST")
+        with urlopen(index) as answer:
+            states = {item["name"]: item.get("state") for item in json.load(answer)}
+        assert states["add_sub"] in (None, "UNAVAILABLE")
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            (variant("fails_to_load"), r"cannot be loaded: .*RuntimeError: weights.bin is missing"),
+            (variant("nonexistent"), r"model not found in any model repository.*; check that the model is a directory"),
+            (variant("add_sub", instance_group=[{"kind": "KIND_GPU"}]), r"no GPUs are available; set cpu_only"),
+            (variant("add_sub", max_bach_size=1), r"with these overrides: .*max_bach_size: Cannot find field"),
+            (variant("add_sub", backend="onnxruntime"), r"unable to find backend library .*triton_launch_mode docker"),
+        ],
+    )
+    def test_a_model_that_cannot_be_loaded_says_why(self, embedded_server, wanted, message):
+        with pytest.raises(ModelError, match=f"(?s){message}"):
+            embedded_server.server.load(wanted)
+        assert embedded_server.server.loaded_models() == []
+
+    @pytest.mark.parametrize(
+        ("model", "max_batch_size", "shape", "decoupled"),
+        [("dynamic_dims", 8, (-1,), False), ("no_batching", 0, (4,), False), ("decoupled", 8, (4,), True)],
+    )
+    def test_models_of_other_kinds_are_described(self, loaded, model, max_batch_size, shape, decoupled):
+        info = loaded(variant(model))
+        assert (info.max_batch_size, info.inputs[0].shape, info.decoupled) == (max_batch_size, shape, decoupled)
+
+    def test_every_datatype_is_described_in_the_protocols_words(self, loaded):
+        info = loaded(variant("identity"))
+        assert all(tensor.name == f"INPUT_{tensor.datatype}" for tensor in info.inputs)
+        assert {"BOOL", "UINT8", "INT64", "FP16", "BF16", "FP64", "BYTES"} <= {t.datatype for t in info.inputs}
+        assert len(info.inputs) == 14
+
+
+@pytest.mark.triton
+class TestDeaths:
+    def test_a_killed_server_is_told_and_can_be_started_again(self, make_server):
+        server = make_server()
+        pid = server.start(NO_SETTINGS).pids[0]
+        server.load(variant("add_sub"))
+        os.kill(pid, signal.SIGKILL)
+        problem = wait_for_problem(server)
+        assert problem.startswith("tritonserver was ended by SIGKILL (signal 9); its log ends: ")
+        assert "successfully loaded 'add_sub'" in problem
+        with pytest.raises(ServerError, match="SIGKILL"):
+            server.load(variant("add_sub"))
+        again = server.start(NO_SETTINGS)
+        assert again.pids[0] != pid
+        assert server.problem() is None
+        assert server.load(variant("add_sub")).max_batch_size == 64
+
+    def test_a_server_that_is_frozen_does_not_answer(self, make_server, monkeypatch):
+        monkeypatch.setattr("model_analyzer.adapters.triton.wire_api.CALL_TIMEOUT_S", 0.2)
+        server = make_server()
+        pid = server.start(NO_SETTINGS).pids[0]
+        os.kill(pid, signal.SIGSTOP)
+        assert server.problem().startswith("tritonserver runs, but does not answer: ")
+        os.kill(pid, signal.SIGCONT)
+
+    def test_a_request_that_kills_the_server_is_a_problem(self, make_server):
+        server = make_server()
+        endpoint = server.start(NO_SETTINGS).http_endpoint
+        server.load(variant("crash", parameters={"at_request": {"string_value": "2"}}))
+        assert infer(endpoint, "crash")["outputs"][0]["data"] == [1.0] * 4
+        with pytest.raises(OSError):
+            infer(endpoint, "crash")
+        assert "SIGKILL" in wait_for_problem(server)
+
+    def test_a_model_that_kills_the_server_at_load_is_an_error_and_no_hang(self, make_server):
+        server = make_server()
+        server.start(NO_SETTINGS)
+        with pytest.raises(ModelError, match="the server was lost while it loaded the model"):
+            server.load(variant("crash_at_load"))
+        assert "SIGKILL" in wait_for_problem(server)
+
+    def test_stop_leaves_no_process_and_no_shared_memory(self, make_server):
+        server = make_server()
+        info = server.start(NO_SETTINGS)
+        server.load(variant("slow"))
+        regions = set(Path("/dev/shm").glob("model_analyzer_*"))
+        request = Thread(target=lambda: pytest.raises(OSError, infer, info.http_endpoint, "slow"), daemon=True)
+        request.start()
+        server.grace_s = 0.5
+        started = time.monotonic()
+        server.stop()
+        server.stop()
+        assert time.monotonic() - started < 3
+        assert not Path(f"/proc/{info.pids[0]}").exists()
+        assert server.problem() == "the server is not started"
+        assert regions - set(Path("/dev/shm").glob("model_analyzer_*"))
+        request.join()
+
+
+def wait_for_problem(server: LocalServer) -> str:
+    deadline = time.monotonic() + 10
+    while (problem := server.problem()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return problem
+
+
+@pytest.mark.triton
+class TestStart:
+    def test_says_in_one_line_what_it_found(self, make_server, tmp_path):
+        said = []
+        info = make_server(say=said.append).start(NO_SETTINGS)
+        (line,) = said
+        assert line.startswith(f"embedded Triton {info.version}: ")
+        assert "CPU only" in line or "GPU" in line
+        assert "model-analyzer starts: " in (tmp_path / "export" / "triton.log").read_text()
+
+    def test_a_users_flags_and_environment_reach_the_server(self, make_server):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        settings = ServerSettings((("http_port", str(port)), ("log-verbose", "1")), (("MARK", "seen"),))
+        info = make_server().start(settings)
+        assert info.http_endpoint == f"127.0.0.1:{port}"
+        assert b"MARK=seen" in Path(f"/proc/{info.pids[0]}/environ").read_bytes().split(b"\0")
+
+    def test_listens_on_loopback_only(self, make_server):
+        info = make_server().start(NO_SETTINGS)
+        listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        for endpoint in (info.http_endpoint, info.grpc_endpoint, info.metrics_url.split("/")[2]):
+            port = f":{int(endpoint.split(':')[1]):04X}"
+            addresses = re.findall(rf"(\w+){port} \w+:0000 0A", listening)
+            assert [address[-8:] for address in addresses] == ["0100007F"]
+
+    def test_a_port_in_use_names_the_flag(self, make_server):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            settings = ServerSettings((("http-port", str(taken.getsockname()[1])),))
+            with pytest.raises(ServerError, match="triton_server_flags: http-port: .*in use.*; .*choose another port"):
+                make_server().start(settings)
+
+    def test_an_unknown_flag_ends_in_the_logs_tail_and_the_remedy(self, make_server):
+        with pytest.raises(ServerError, match=r"(?s)exited with code 1; its log ends:.*; correct triton_server_flags"):
+            make_server().start(ServerSettings((("nonsense", "1"),)))
+
+    def test_a_repository_that_is_not_there_is_named(self, make_server, tmp_path):
+        with pytest.raises(ServerError, match=f"model_repository: {tmp_path}/absent: is not a directory"):
+            make_server(tmp_path / "absent").start(NO_SETTINGS)
+
+    def test_a_server_that_never_gets_ready_is_given_up(self, make_server):
+        with pytest.raises(ServerError, match="is not ready after 0 s"):
+            make_server(ready_timeout_s=0).start(NO_SETTINGS)
+
+    def test_control_over_grpc_does_the_same(self, make_server):
+        server = make_server(protocol="grpc")
+        server.start(NO_SETTINGS)
+        info = server.load(variant("add_sub", max_batch_size=8, dynamic_batching={}))
+        assert (info.max_batch_size, info.instance_group, info.inputs[0].shape) == (8, "1:CPU", (16,))
+        assert server.loaded_models() == ["add_sub"]
+        with pytest.raises(ModelError, match="weights.bin is missing"):
+            server.load(variant("fails_to_load"))
+        server.unload(variant("add_sub"))
+        assert server.loaded_models() == []
+
+
+class TestFinding:
+    def test_a_server_on_path_is_found(self, tmp_path, monkeypatch):
+        binary = tmp_path / "tritonserver"
+        binary.touch(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert find_local().binary == binary
+        assert find_local(str(binary)).binary == binary
+
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [(None, "PATH: has no tritonserver; set"), ("/absent", "triton_server_path: /absent: is not an exec")],
+    )
+    def test_no_server_is_an_error_with_the_other_ways(self, path, message, monkeypatch, tmp_path):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ServerError, match=message):
+            find_local(path)
+
+    def test_the_wheel_is_missing(self, monkeypatch):
+        monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _name: None)
+        with pytest.raises(ServerError, match=re.escape("pip install 'model-analyzer[demo]'")):
+            find_embedded()
+
+    @pytest.mark.triton
+    def test_no_backend_for_this_python_names_those_there_are(self, monkeypatch):
+        monkeypatch.setattr(embedded, "PYTHON", "3.99")
+        with pytest.raises(ServerError, match=r"no Python backend for Python 3.99 \(it has 3.10, .*3.9\)"):
+            find_embedded()
+
+    @pytest.mark.triton
+    def test_libpython_is_missing(self, monkeypatch):
+        monkeypatch.setattr(embedded, "LIBPYTHON", "libpython3.99.so.1.0")
+        with pytest.raises(ServerError, match="apt-get install libpython3"):
+            find_embedded()
+
+    @pytest.mark.triton
+    def test_the_backend_directory_is_made_where_home_is_read_only(self, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+        directory = Path(find_embedded().flags["backend-directory"])
+        assert (directory / "python" / "triton_python_backend_stub").is_file()
+        assert (directory / "python" / "libtriton_python.so").is_file()
+
+    def test_a_local_server_that_is_no_triton_dies_with_its_words(self, tmp_path):
+        binary = tmp_path / "tritonserver"
+        binary.write_text("#!/bin/sh\necho 'error while loading shared libraries: libx.so' >&2\nexit 127\n")
+        binary.chmod(0o755)
+        server = LocalServer(Launch(tmp_path, tmp_path / "triton.log"), partial(find_local, str(binary)))
+        with pytest.raises(ServerError, match=r"(?s)exited with code 127.*libx.so.*; install the package"):
+            server.start(NO_SETTINGS)
+        server.stop()

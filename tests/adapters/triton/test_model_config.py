@@ -1,0 +1,58 @@
+"""A config as Triton serves it, merged with overrides and described."""
+
+import pytest
+
+from model_analyzer.adapters.triton.model_config import describe, instance_group_text, merge
+
+CONFIG = {
+    "name": "add_sub",
+    "max_batch_size": 64,
+    "input": [{"name": "IN", "data_type": "TYPE_STRING", "dims": ["-1", "3"], "optional": True}],
+    "output": [{"name": "OUT", "data_type": "TYPE_FP16", "dims": [2]}],
+    "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ([], ""),
+        ([{"kind": "KIND_CPU", "count": 1}], "1:CPU"),
+        ([{"kind": "KIND_CPU"}], "1:CPU"),
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": [0]}], "2:GPU"),
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": [0, 1, 3]}], "6:GPU"),
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": []}], "2:GPU"),
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": [0]}, {"kind": "KIND_CPU", "count": 1}], "2:GPU + 1:CPU"),
+        ([{"kind": "KIND_CPU", "count": 1}, {"kind": "KIND_CPU", "count": 3}], "4:CPU"),
+        ([{"kind": "KIND_MODEL", "count": 1}], "1:MODEL"),
+    ],
+)
+def test_instance_group_is_written_as_triton_model_analyzer_does(groups, text):
+    assert instance_group_text(groups) == text
+
+
+def test_describes_tensors_without_batch_dimension_and_in_protocol_datatypes():
+    info = describe(CONFIG, "3")
+    assert (info.name, info.version, info.max_batch_size, info.decoupled) == ("add_sub", "3", 64, False)
+    assert [(t.name, t.datatype, t.shape, t.optional) for t in info.inputs] == [("IN", "BYTES", (-1, 3), True)]
+    assert [(t.name, t.datatype, t.shape, t.optional) for t in info.outputs] == [("OUT", "FP16", (2,), False)]
+
+
+def test_a_config_from_grpc_leaves_defaults_out():
+    info = describe({"name": "m", "model_transaction_policy": {"decoupled": True}}, "1")
+    assert (info.max_batch_size, info.inputs, info.instance_group, info.decoupled) == (0, (), "", True)
+
+
+def test_overrides_replace_top_level_keys_whole():
+    merged = merge({**CONFIG, "parameters": {"a": 1, "b": 2}}, {"parameters": {"a": 3}, "version_policy": {"all": {}}})
+    assert merged == {**CONFIG, "parameters": {"a": 3}, "version_policy": {"all": {}}}
+
+
+def test_a_smaller_max_batch_size_drops_the_preferred_sizes_that_triton_had_added():
+    base = {**CONFIG, "dynamic_batching": {"preferred_batch_size": [4, 64], "preserve_ordering": True}}
+    assert merge(base, {"max_batch_size": 8})["dynamic_batching"] == {
+        "preferred_batch_size": [4],
+        "preserve_ordering": True,
+    }
+    chosen = {"preferred_batch_size": [64]}
+    assert merge(base, {"max_batch_size": 8, "dynamic_batching": chosen})["dynamic_batching"] == chosen

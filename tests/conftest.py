@@ -1,0 +1,56 @@
+"""Real servers and models for the tests that need them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from model_analyzer.adapters.triton.embedded import find_embedded
+from model_analyzer.adapters.triton.launch import Launch
+from model_analyzer.adapters.triton.local import LocalServer
+from model_analyzer.core.variant import ServerInfo, ServerSettings
+from model_analyzer.errors import ServerError
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """The embedded server of the session. Whoever loads a model on it unloads it again."""
+
+    server: LocalServer
+    info: ServerInfo
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's models and those of tests/models, in one repository. Read it, do not change it."""
+    repository = tmp_path_factory.mktemp("repository") / "models"
+    build = [sys.executable, str(ROOT / "examples" / "quickstart" / "build_models.py"), str(repository)]
+    built = subprocess.run(build, capture_output=True, text=True, check=False, timeout=60)
+    if built.returncode != 0:
+        pytest.skip(f"the demo repository cannot be built: {built.stderr.strip()}")
+    shutil.copytree(
+        ROOT / "tests" / "models", repository, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return repository
+
+
+@pytest.fixture(scope="session")
+def embedded_server(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real Triton with `model_repository`, nothing loaded."""
+    try:
+        find_embedded()
+    except ServerError as error:
+        pytest.skip(f"no embedded Triton: {error}")
+    log = tmp_path_factory.mktemp("server") / "triton.log"
+    server = LocalServer(Launch(model_repository, log, monitoring_interval_s=0.2), find_embedded)
+    info = server.start(ServerSettings())
+    yield RunningServer(server, info)
+    server.stop()
