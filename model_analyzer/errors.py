@@ -79,3 +79,15 @@ class LoadGeneratorError(AnalyzerError):
 
 PHASES_FAILED = 4
 CONSTRAINTS_UNMET = 5
+
+EXIT_CODES = {
+    0: "every phase was measured",
+    1: "something unforeseen; a bug, please report it",
+    2: "the job spec or the command line is wrong",
+    3: "the server cannot be started or reached",
+    PHASES_FAILED: "some phases failed; their rows say why",
+    CONSTRAINTS_UNMET: "nothing satisfies the constraints",
+    6: "the export path is not writable, full, gone, or in use by another run",
+    130: "interrupted by Ctrl-C; the same command resumes",
+    143: "ended by SIGTERM; the same command resumes",
+}

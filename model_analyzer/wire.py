@@ -359,12 +359,13 @@ class Stored:
 
 def read_stored(export_path: Path) -> Stored:
     """Raises ExportPathError, or SpecError where nothing was ever stored."""
+    from pydantic import TypeAdapter
+
     contents = store.read(export_path)
     if not contents.runs:
         raise SpecError(str(export_path), "holds no measurements", "name the export path of a run")
     run = contents.runs[-1]
-    raw = run["layout"]
-    layout = tables.Layout(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    layout = TypeAdapter(tables.Layout).validate_python(run["layout"])
     ids = tuple(run["phases"])
     return Stored(
         layout,

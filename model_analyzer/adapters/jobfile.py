@@ -11,14 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from model_analyzer.core.keys import (
-    NO_DEMAND,
-    NOT_SUPPORTED,
-    PERF_FLAGS_NOT_SUPPORTED,
-    PERF_FLAGS_WITHOUT_EFFECT,
-    PERF_FLAGS_WORK,
-    WITHOUT_EFFECT,
-)
+from model_analyzer.core.keys import KEYS, MODE_KEYS, PERF_FLAGS, PERF_FLAGS_WORK, Key
 from model_analyzer.core.metric import nearest
 from model_analyzer.core.spec import Bound, JobSpec, ModelSpec, Parameters
 from model_analyzer.core.values import check_perf_flags
@@ -184,30 +177,28 @@ def _fault(source: Source, path: Path_, what: str, fix: str) -> None:
 def _answer_by_name(source: Source) -> list[Fault]:
     """Take out keys that do nothing here, with a warning; refuse those that would change what is measured."""
     warnings = []
-    for key in list(source.values):
-        if key in WITHOUT_EFFECT:
-            warnings.append(Fault(source.place((key,)), f"{key} has no effect", WITHOUT_EFFECT[key]))
-            del source.values[key]
-        elif key in NOT_SUPPORTED:
-            if source.values[key] not in NO_DEMAND.get(key, ()):
-                _fault(source, (key,), f"not supported yet: {key}", NOT_SUPPORTED[key])
-            del source.values[key]
-    if source.values.get("triton_launch_mode") == "c_api":
-        _fault(
-            source, ("triton_launch_mode",), "not supported yet: c_api", "instead use embedded, local, docker or remote"
-        )
-        del source.values["triton_launch_mode"]
+    disabled = str(source.values.get("run_config_search_disable", "")).strip().lower() == "true"
     for path, settings in _model_settings(source.values):
-        if "genai_perf_flags" in settings:
-            _fault(
-                source,
-                (*path, "genai_perf_flags"),
-                "not supported yet: genai_perf_flags",
-                NOT_SUPPORTED["genai_perf_flags"],
-            )
-            del settings["genai_perf_flags"]
+        for name in [name for name in settings if name in KEYS]:
+            warnings += _answer(source, (*path, name), KEYS[name], name, settings.pop(name), disabled)
         warnings += _answer_perf_flags(source, path, settings)
+    if source.values.get("triton_launch_mode") == "c_api":
+        what = "not supported yet: triton_launch_mode c_api (the server as a library of the client)"
+        _fault(source, ("triton_launch_mode",), what, "instead use embedded, local, docker or remote")
+        del source.values["triton_launch_mode"]
     return warnings
+
+
+def _answer(
+    source: Source, path: Path_, key: Key, shown: str, value: object, search_disabled: bool = True
+) -> list[Fault]:
+    """The warning that a key is answered with, if any; a fault goes to the source's."""
+    answer = key.answer(value, search_disabled)
+    if answer == "fault":
+        _fault(source, path, f"not supported yet: {shown} ({key.why})", f"instead {key.instead}")
+    if answer == "warning":
+        return [Fault(source.place(path), f"{shown} has no effect: {key.why}", key.instead)]
+    return []
 
 
 def _model_settings(values: dict[Any, Any]) -> Iterator[tuple[Path_, dict[Any, Any]]]:
@@ -233,17 +224,13 @@ def _answer_perf_flags(source: Source, path: Path_, settings: dict[Any, Any]) ->
     for name, holder in everything:
         plain = str(name).lstrip("-").replace("_", "-")
         where = (*path, "perf_analyzer_flags", name)
+        value = holder.pop(name)
         if plain in PERF_FLAGS_WORK:
-            holder[plain] = holder.pop(name)
-            continue
-        del holder[name]
-        if plain in PERF_FLAGS_WITHOUT_EFFECT:
-            what = f"perf_analyzer flag {plain} has no effect"
-            warnings.append(Fault(source.place(where), what, PERF_FLAGS_WITHOUT_EFFECT[plain]))
-        elif plain in PERF_FLAGS_NOT_SUPPORTED:
-            _fault(source, where, f"not supported yet: perf_analyzer flag {plain}", PERF_FLAGS_NOT_SUPPORTED[plain])
+            holder[plain] = value
+        elif plain in PERF_FLAGS:
+            warnings += _answer(source, where, PERF_FLAGS[plain], f"perf_analyzer flag {plain}", value)
         else:
-            known = frozenset({*PERF_FLAGS_WORK, *PERF_FLAGS_WITHOUT_EFFECT, *PERF_FLAGS_NOT_SUPPORTED})
+            known = frozenset({*PERF_FLAGS_WORK, *PERF_FLAGS})
             _fault(source, where, f"unknown perf_analyzer flag {name!r}", _suggest(plain, known))
     if isinstance(flags, dict) and (problem := check_perf_flags(flags)) is not None:
         what, _, fix = problem.partition("; ")
@@ -322,7 +309,7 @@ _WANTED = {"int": "an integer", "float": "a number", "bool": "true or false", "s
 
 def _known_keys(loc: Path_) -> frozenset[str]:
     if len(loc) == 1:
-        return frozenset({*JobSpec.model_fields, *WITHOUT_EFFECT, *NOT_SUPPORTED})
+        return frozenset({*JobSpec.model_fields, *KEYS})
     for part in reversed(loc[:-1]):
         if part in _MODELS:
             return frozenset(_MODELS[str(part)].model_fields)
@@ -331,15 +318,14 @@ def _known_keys(loc: Path_) -> frozenset[str]:
 
 def _advice(spec: JobSpec, source: Source) -> list[Fault]:
     """What is right, and yet worth a word."""
-    sweeps = (
-        spec.concurrency
-        or spec.request_rate
-        or any(
-            m.model_config_parameters or m.parameters.concurrency or m.parameters.request_rate
-            for m in spec.profile_models
-        )
-    )
-    if sweeps:
-        return []
-    what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
-    return [Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]")]
+    advice = [
+        Fault(source.place((key,)), f"{key} has no effect", f"it belongs to triton_launch_mode: {mode}")
+        for mode, keys in MODE_KEYS.items()
+        for key in keys
+        if key in source.values and spec.triton_launch_mode != mode
+    ]
+    loads = (model.parameters for model in spec.profile_models)
+    if not (spec.concurrency or spec.request_rate or any(own.concurrency or own.request_rate for own in loads)):
+        what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
+        advice.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
+    return advice

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from model_analyzer.core.keys import (
-    NOT_SUPPORTED,
-    PERF_FLAGS_NOT_SUPPORTED,
-    PERF_FLAGS_WITHOUT_EFFECT,
-    PERF_FLAGS_WORK,
-    WITHOUT_EFFECT,
-)
+from model_analyzer.core.keys import KEYS, PERF_FLAGS, PERF_FLAGS_WORK, Key
 from model_analyzer.core.metric import COLUMNS, METRICS
 from model_analyzer.core.spec import JobSpec, ModelSpec
 
@@ -99,17 +93,34 @@ def render_job_spec() -> str:
         "        max_queue_delay_microseconds: [100, 500]", "    constraints:", "      perf_latency_p99: {max: 50}", "```",
         "", "## perf_analyzer_flags", "", "These work:", "",
         *_table(("flag", "meaning"), ((f"`{k}`", v) for k, v in PERF_FLAGS_WORK.items())),
-        "", "Accepted without effect, with a warning:", "",
-        *_table(("flag", "why"), ((f"`{k}`", v) for k, v in PERF_FLAGS_WITHOUT_EFFECT.items())),
-        "", "Refused by name:", "",
-        *_table(("flag", "not supported yet"), ((f"`{k}`", v) for k, v in PERF_FLAGS_NOT_SUPPORTED.items())),
-        "", "## Keys accepted without effect", "",
-        *_table(("key", "why"), ((f"`{k}`", v) for k, v in WITHOUT_EFFECT.items())),
-        "", "## Keys refused by name", "",
-        "They change what is measured; going on without them would measure something else.", "",
-        *_table(("key", "not supported yet"), ((f"`{k}`", v) for k, v in NOT_SUPPORTED.items())),
+        "", "These are answered by name:", "", *_answers("flag", PERF_FLAGS),
+        "", "## Keys answered by name", "",
+        "A refused key changes what is measured: going on without it would measure something else. The others are accepted "
+        "with a warning. A value that asks for what happens anyway is accepted without a word.", "",
+        *_answers("key", KEYS),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+_EFFECTS = {
+    "none": "warning",
+    "refused": "refused",
+    "search": "refused, or a warning with `run_config_search_disable: true`",
+}
+
+
+def _answers(what: str, keys: Mapping[str, Key]) -> list[str]:
+    rows = (
+        (
+            f"`{name}`",
+            _EFFECTS[key.effect],
+            key.why,
+            key.instead,
+            ", ".join(f"`{value}`" for value in key.agrees if value),
+        )
+        for name, key in keys.items()
+    )
+    return _table((what, "answer", "why", "instead", "accepted values"), rows)
 
 
 def render_metrics() -> str:

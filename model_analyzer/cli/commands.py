@@ -19,10 +19,10 @@ ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of 
 
 def register(app: typer.Typer) -> None:
     """Add the commands, in the order of --help."""
-    for command in (profile, plan, validate):
-        app.command()(with_spec_flags(command))
-    for command in (status, tables, schema):
-        app.command()(command)
+    for on_job in (profile, plan, validate):
+        app.command()(with_spec_flags(on_job))
+    for on_store in (status, tables, schema):
+        app.command()(on_store)
 
 
 def load(config_file: str | None, values: dict[str, Any]) -> Job:

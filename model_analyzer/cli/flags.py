@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -82,9 +82,7 @@ def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
     own = {p.name: p for p in inspect.signature(command, eval_str=True).parameters.values()}
     own.pop("config_file")
     own.pop("values")
-    file_flag = Annotated[
-        str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False)
-    ]
+    file_flag = Annotated[str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False)]
     parameters = [_parameter("config_file", file_flag, None), *map(_flag_parameter, FLAGS), *own.values()]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -93,7 +91,7 @@ def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _flag_parameter(flag: Flag) -> inspect.Parameter:
-    kinds: Mapping[str, Any] = {"text": Optional[str], "list": Optional[list[str]], "switch": bool}
+    kinds: Mapping[str, Any] = {"text": str | None, "list": list[str] | None, "switch": bool}
     names = flag.names if flag.kind != "switch" else (f"{flag.names[-1]}",)
     option = typer.Option(*names, help=flag.help, show_default=False)
     return _parameter(flag.key, Annotated[kinds[flag.kind], option], False if flag.kind == "switch" else None)

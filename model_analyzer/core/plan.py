@@ -101,14 +101,14 @@ def _choices(key: str, value: Any) -> Iterator[Any]:
         yield value
     elif value and all(isinstance(item, list) for item in value):
         for alternative in value:
-            yield from _one_list(key, alternative)
+            yield from _one_list(alternative)
     elif key in REPEATED_SCALARS or any(isinstance(item, Mapping) for item in value):
-        yield from _one_list(key, value)
+        yield from _one_list(value)
     else:
         yield from value
 
 
-def _one_list(key: str, items: list[Any]) -> Iterator[list[Any]]:
+def _one_list(items: list[Any]) -> Iterator[list[Any]]:
     """One list value whose elements may themselves sweep."""
     per_item = [list(_choices("", item)) if isinstance(item, Mapping) else [item] for item in items]
     for choice in product(*per_item):

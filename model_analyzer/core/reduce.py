@@ -64,7 +64,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *gpu_notes,
                 *(note for piece in slices for note in piece.notes),
             ]
-        ),  # fmt: skip
+        ),
         {**client, **server, **gpu_values},
         {**reasons, **server_reasons, **gpu_reasons},
         host,

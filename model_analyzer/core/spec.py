@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from model_analyzer.core.keys import MODEL_CONFIG_FIELDS
 from model_analyzer.core.load import InputSource, Load, Tls
 from model_analyzer.core.metric import (
     COLUMNS,
@@ -58,7 +59,7 @@ def _check_tags(names: Sequence[str], known: Sequence[str] | frozenset[str], wha
     if unknown:
         near = nearest(unknown[0], frozenset(known))
         raise ValueError(
-            f"{what} {unknown[0]!r} is unknown" + (f"; did you mean {near!r}?" if near else "; see docs/metrics.md")
+            f"{what} {unknown[0]!r} is unknown" + (f"; did you mean {near!r}?" if near else "; see docs/job-spec.md")
         )
 
 
@@ -91,6 +92,7 @@ class ModelSpec(_Strict):
     @model_validator(mode="after")
     def _known(self) -> ModelSpec:
         _check_tags([*(self.constraints or {}), *(self.objectives or {})], frozenset(METRICS), "metric")
+        _check_tags(list(self.model_config_parameters), MODEL_CONFIG_FIELDS, "field of Triton's ModelConfig")
         return self
 
 

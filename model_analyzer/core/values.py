@@ -173,7 +173,7 @@ def _shape(text: Any) -> tuple[str, tuple[int, ...]]:
 def tls_of(flags: Mapping[str, Any], protocol: Protocol, http_endpoint: str) -> Tls | None:
     """TLS of the client, from perf_analyzer's ssl-* flags and an https:// endpoint; None: plain."""
     if protocol == "grpc":
-        if not _true(flags.get("ssl-grpc-use-ssl", False)):
+        if not _true(flags.get("ssl-grpc-use-ssl", "ssl-grpc-root-certifications-file" in flags)):
             return None
         return Tls(
             ca_file=flags.get("ssl-grpc-root-certifications-file"),

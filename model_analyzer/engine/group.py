@@ -58,6 +58,7 @@ class Running:
 
     @property
     def expected_latency_s(self) -> float | None:
+        """Mean latency of the last slice; None before the first reply."""
         mean_ns = self.slices[-1].stats.latency.mean_ns if self.slices else None
         return None if mean_ns is None else mean_ns / 1e9
 

@@ -53,6 +53,7 @@ class Seen:
     batches: int = 0
 
     def take(self, batch: LoadBatch) -> None:
+        """Add a batch."""
         self.done.append(batch.done_ns)
         self.latency.append(batch.latency_ns)
         self.failures.update(batch.failures)
@@ -64,14 +65,17 @@ class Seen:
 
     @property
     def now_ns(self) -> int:
+        """Up to when completions are known."""
         return self.last.end_ns if self.last else 0
 
     @property
     def cpu_ns(self) -> int:
+        """CPU of the load generator since the order began."""
         return self.last.cpu_ns if self.last else 0
 
     @property
     def failed(self) -> int:
+        """Failures so far."""
         return sum(self.failures.values())
 
 
@@ -151,7 +155,7 @@ def _warm_up(
         if warmed_up(counts, inflight):
             return seen, ()
         if seen.replies and elapsed_s > WARMUP_MAX_S:
-            return seen, ("warm-up had not settled after %.1f s" % elapsed_s,) if seen.replies > inflight else ()
+            return seen, (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
         progress.live(plan.phase, Live("warm-up", None, None, 0.0))
     raise SliceFailed("the load generator ended early")
 

@@ -370,10 +370,10 @@ class Driver:
         if now < self._tally.next_report_ns:
             return
         for conn in self._connections:
-            if conn.state in (BUSY, CONNECTING, HANDSHAKE) and conn.sock is not None:
-                if now - conn.started_ns > self._order.timeout_ns:
-                    what = "reply" if conn.state == BUSY else "connection"
-                    self._fail(conn, f"timeout: no {what} within {self._order.timeout_ns / 1e9:g} s")
+            waits = conn.state in (BUSY, CONNECTING, HANDSHAKE) and conn.sock is not None
+            if waits and now - conn.started_ns > self._order.timeout_ns:
+                what = "reply" if conn.state == BUSY else "connection"
+                self._fail(conn, f"timeout: no {what} within {self._order.timeout_ns / 1e9:g} s")
         self._tally.report(now, self._inflight)
 
 

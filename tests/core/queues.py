@@ -137,7 +137,12 @@ def mean_wait_s(rate: float, server: Server, second_moment: float) -> float:
 
 
 def slices_of(
-    done_ns: NDArray[np.int64], latency_ns: NDArray[np.int64], count: int, slice_s: float, period_s: float, start_s: float = 0.0
+    done_ns: NDArray[np.int64],
+    latency_ns: NDArray[np.int64],
+    count: int,
+    slice_s: float,
+    period_s: float,
+    start_s: float = 0.0,
 ) -> list[SliceStats]:
     """Cut `count` slices of `slice_s`, one every `period_s`: what is between belongs to other loads and to warm-up."""
     cut = []

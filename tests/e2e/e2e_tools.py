@@ -10,7 +10,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-
 # Short phases: these tests are about what happens, not about figures.
 QUICK = {"min_seconds": 0.2, "max_seconds": 0.4, "slice_seconds": 0.2, "duration_seconds": 0.3, "stop_rule": "fixed"}
 COMMAND = [sys.executable, "-m", "model_analyzer"]

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what Debian and Ubuntu lack for the demo and the tests, and nothing that is there already.
+#   system-deps.sh            what `make demo` needs
+#   system-deps.sh --docker   and the Docker engine, for `make test`
+# Where it cannot install, it says what to install and fails.
+set -euo pipefail
+
+python="${PYTHON:-python3}"
+
+missing=()
+need() { # need PACKAGE TEST...: the package, unless the test succeeds
+    local package="$1"
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+shared_libpython() {
+    "$python" - <<'PY'
+import ctypes, sys, sysconfig
+name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+try:
+    ctypes.CDLL(f"{sysconfig.get_config_var('LIBDIR')}/{name}")
+except OSError:
+    ctypes.CDLL(name)
+PY
+}
+
+if ! command -v "$python" >/dev/null; then
+    echo "error: $python: no such program; install python3 (3.10 to 3.12), or set PYTHON" >&2
+    exit 1
+fi
+version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+case "$version" in
+    3.10 | 3.11 | 3.12) ;;
+    *)
+        echo "error: $python is Python $version; the embedded Triton of the demo runs with 3.10, 3.11 and 3.12: set PYTHON to one of them" >&2
+        exit 1
+        ;;
+esac
+
+need "python$version-venv" "$python" -c 'import ensurepip, venv'
+# Triton's Python backend is linked to the interpreter's shared library.
+need "libpython$version" shared_libpython
+if [ "${1:-}" = --docker ]; then
+    need docker.io command -v dockerd
+fi
+
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "error: this is not Debian or Ubuntu; install the equivalent of: ${missing[*]}" >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+        echo "error: run this first: sudo apt-get install -y ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo -n)
+fi
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+if ! "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+    echo "error: apt-get could not install: ${missing[*]}" >&2
+    exit 1
+fi
