@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# From Python 3.13 on these two ask for versions of numpy that exclude each other. Only files of theirs are used, so
+# there they are installed without what they ask for.
+DEMO_WHEELS := nvidia-pytriton==0.7.0 magika==1.0.1
 export PYTHON
 
 .PHONY: help venv demo test check format docs gpu-check bench clean
@@ -13,7 +17,8 @@ help:  ## List the targets
 $(VENV)/.installed: pyproject.toml requirements.lock scripts/system-deps.sh
 	scripts/system-deps.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[demo,docker,dev]'
+	$(PIP) -c requirements.lock -e '.[demo,docker,dev]'
+	if ! $(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pytriton") is None)'; then $(PIP) --no-deps $(DEMO_WHEELS) && $(PIP) -c requirements.lock onnxruntime; fi
 	touch $@
 
 venv: $(VENV)/.installed  ## Make the virtual environment .venv with everything in it

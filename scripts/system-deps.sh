@@ -26,14 +26,14 @@ PY
 }
 
 if ! command -v "$python" >/dev/null; then
-    echo "error: $python: no such program; install python3 (3.10 to 3.12), or set PYTHON" >&2
+    echo "error: $python: no such program; install python3 (3.10 to 3.13), or set PYTHON" >&2
     exit 1
 fi
 version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 case "$version" in
-    3.10 | 3.11 | 3.12) ;;
+    3.10 | 3.11 | 3.12 | 3.13) ;;
     *)
-        echo "error: $python is Python $version; the embedded Triton of the demo runs with 3.10, 3.11 and 3.12: set PYTHON to one of them" >&2
+        echo "error: $python is Python $version; the embedded Triton of the demo runs with 3.10 to 3.13: set PYTHON to one of them" >&2
         exit 1
         ;;
 esac
