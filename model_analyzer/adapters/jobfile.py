@@ -19,6 +19,7 @@ from model_analyzer.errors import Fault, SpecError
 
 _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _LOOK = "see docs/job-spec.md"
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 Path_ = tuple[Any, ...]
 # The value of a scalar whose variable is not set: the fault is noted, no other is to follow from it.
 _UNSET = object()
@@ -144,6 +145,9 @@ def _scalar(node: Any, path: Path_, source: Source, environ: Mapping[str, str]) 
         )
     else:
         tag = node.tag
+    if ":" in text and tag in _NUMBER_TAGS:
+        # YAML 1.1 reads 1:16:5 as a number of base 60; here it is a range.
+        tag = "tag:yaml.org,2002:str"
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text, node.start_mark, node.end_mark), deep=True)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
