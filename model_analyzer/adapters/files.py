@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -27,5 +28,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 def cannot_write(path: Path, error: OSError) -> ExportPathError:
     """The one line for a path that cannot be written."""
-    fix = "free space or mend permissions, then run again: it resumes"
-    return ExportPathError(str(path), f"cannot be written ({error.strerror})", fix)
+    return ExportPathError(str(path), f"cannot be written ({error.strerror})", _REMEDIES.get(error.errno or 0, _REMEDY))
+
+
+_REMEDY = "mend it or use another --export-path, then run again: it resumes"
+_REMEDIES = {
+    errno.ENOSPC: "free space, then run again: it resumes",
+    errno.EDQUOT: "free space or raise the quota, then run again: it resumes",
+    errno.EROFS: "mount it writable or use another --export-path, then run again: it resumes",
+    errno.EACCES: "mend its permissions or use another --export-path, then run again: it resumes",
+    errno.EEXIST: "that is a file: name a folder as --export-path",
+    errno.ENOTDIR: "a part of that path is a file: name a folder as --export-path",
+}

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,22 @@ class JsonlStore:
         try:
             _write_all(self._fd, line)
             os.fsync(self._fd)
-            gone = os.fstat(self._fd).st_nlink == 0
         except OSError as error:
             # Cut a half-written line off, so that the file stays whole when the disk is full.
-            os.ftruncate(self._fd, start)
+            with suppress(OSError):
+                os.ftruncate(self._fd, start)
             raise cannot_write(self.path, error) from error
-        if gone:
-            raise ExportPathError(str(self.path), "was removed while the run was writing it", "restore it and rerun")
+        if not self._in_place():
+            what = "was removed or replaced while the run was writing it"
+            raise ExportPathError(str(self.path), what, "put it back or start anew: the same command resumes")
         self.contents.add(json.loads(line))
+
+    def _in_place(self) -> bool:
+        """Whether the open file is still the one at `path`: a removed or renamed folder takes it away silently."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
 
 
 def _write_all(fd: int, data: bytes) -> None:

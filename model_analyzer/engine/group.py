@@ -14,7 +14,7 @@ from model_analyzer.core.telemetry import GpuChoice
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
-from model_analyzer.errors import InputError, LoadGeneratorError, ModelError
+from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError
 from model_analyzer.ports import Clock, Encoder, LoadGenerator, Outputs, Progress, Server, Store
 
 # A phase whose requests fail more often than this has no figures worth the name.
@@ -64,7 +64,7 @@ class Running:
 
 
 class ServerDied(Exception):  # noqa: N818 -- handled by the run loop, which restarts the server
-    """The server stopped answering in mid-group; `left` are the phases that can still be measured."""
+    """The server stopped answering, or lost the model; `left` are the phases that can still be measured."""
 
     def __init__(self, reason: str, left: Sequence[Phase]) -> None:
         super().__init__(reason)
@@ -72,7 +72,11 @@ class ServerDied(Exception):  # noqa: N818 -- handled by the run loop, which res
 
 
 class GroupDriver:
-    """Drives one group on a running server. `done` receives each measurement as soon as it is final."""
+    """Drives one group on a running server.
+
+    environment: where a phase was measured, asked when it is final: the first scrape, which names the GPUs, may come
+    after the driver is made. done: receives each measurement as soon as it is final.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class GroupDriver:
         settings: Settings,
         server: ServerInfo,
         recorder: Recorder,
-        environment: Environment,
+        environment: Callable[[], Environment],
         done: Callable[[Measurement], None],
     ) -> None:
         self._parts = parts
@@ -91,17 +95,19 @@ class GroupDriver:
         self._done = done
 
     def measure(self, group: Group) -> None:
-        """Load the variant, measure every phase, unload. Raises ServerDied, ServerError, ExportPathError, Interrupted."""
+        """Load the variant, measure every phase, unload. Raises ServerDied, ExportPathError, Interrupted."""
         self._parts.progress.say(f"loading {group.variant.name}")
         try:
             info = self._parts.server.load(group.variant)
         except ModelError as error:
             self._fail_all(group.phases, str(error))
             return
-        try:
-            self._rounds(info, self._prepare(group.phases, info))
-        finally:
-            self._unload(group.variant)
+        except ServerError as error:
+            raise ServerDied(str(error), group.phases) from error
+        self._rounds(info, self._prepare(group.phases, info))
+        # Not on the way out of an error: then the server is stopped, which also restores what was touched, and no
+        # interruption waits for a slow model to unload first.
+        self._unload(group.variant)
 
     def _unload(self, variant: Variant) -> None:
         try:
@@ -168,7 +174,7 @@ class GroupDriver:
         """Add a slice to a phase; its measurement when that was the last one it needs."""
         if number == 0 or not self._judge(item).done:
             reason = self._add_slice(item, number)
-            problem = self._parts.server.problem() if reason or item.slices[-1].failures else None
+            problem = self._server_problem(item.phase.variant) if reason or item.slices[-1].failures else None
             if problem is not None:
                 self._finish(_described(failed(item.phase, f"the server died in mid-phase: {problem}"), info))
                 raise ServerDied(problem, [other.phase for other in running if other is not item])
@@ -176,6 +182,17 @@ class GroupDriver:
                 return _described(failed(item.phase, reason), info)
         verdict = self._judge(item)
         return self._reduce(item, info, verdict) if verdict.done else None
+
+    def _server_problem(self, variant: Variant) -> str | None:
+        """Why the server cannot go on with this variant; None where the failures are the model's own."""
+        problem = self._parts.server.problem()
+        if problem is not None:
+            return problem
+        try:
+            loaded = variant.model in self._parts.server.loaded_models()
+        except ServerError as error:
+            return str(error)
+        return None if loaded else f"it answers again, but {variant.model} is no longer loaded: it was restarted"
 
     def _add_slice(self, item: Running, number: int) -> str | None:
         """Drive one slice and keep it; the reason where it brought nothing."""
@@ -219,7 +236,7 @@ class GroupDriver:
 
     def _finish(self, measurement: Measurement) -> None:
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
-        self._done(replace(measurement, finished_at=utc, environment=self._environment))
+        self._done(replace(measurement, finished_at=utc, environment=self._environment()))
 
     def _address(self, phase: Phase) -> str:
         return self._server.grpc_endpoint if phase.protocol == "grpc" else self._server.http_endpoint

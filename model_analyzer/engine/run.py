@@ -14,6 +14,10 @@ from model_analyzer.core.telemetry import select_gpus, summarise
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import GroupDriver, Parts, ServerDied, Settings
 from model_analyzer.engine.recorder import Recorder
+from model_analyzer.errors import ServerError
+
+# A server that dies so often with no model loaded is not worth another start.
+MAX_DEATHS = 2
 
 
 class Run:
@@ -36,8 +40,7 @@ class Run:
         """
         try:
             if baseline_id is not None:
-                self._start(default_server)
-                self._measure_baseline(baseline_id)
+                self._baseline(baseline_id, default_server)
             while (group := search.ask()) is not None:
                 before = len(self._measured)
                 self._measure(group)
@@ -47,17 +50,33 @@ class Run:
             self._stop()
 
     def _measure(self, group: Group) -> None:
-        """One group; a server that dies is started again for the phases it left."""
+        """One group; a server that dies is started again for the phases it left.
+
+        Raises ServerError where a server that was just started is lost again before any phase is finished.
+        """
+        lost_at_once = 0
         while group.phases:
             server, recorder = self._start(group.variant.server)
-            driver = GroupDriver(self._parts, self._settings, server, recorder, self._environment(), self._done)
+            driver = GroupDriver(self._parts, self._settings, server, recorder, self._environment, self._done)
             try:
                 driver.measure(group)
                 return
             except ServerDied as death:
-                self._parts.progress.say(f"{death}; starting the server again")
-                self._stop()
+                lost_at_once = lost_at_once + 1 if death.left == group.phases else 0
+                if lost_at_once > 1:
+                    fix = "see the server's log; what is finished is kept, the same command resumes"
+                    raise ServerError(
+                        server.http_endpoint, f"the server is lost again and again: {death}", fix
+                    ) from death
+                self._mourn(str(death), server)
                 group = Group(group.variant, death.left)
+
+    def _mourn(self, reason: str, server: ServerInfo) -> None:
+        """Say that the server died, and stop what is left of it."""
+        self._parts.progress.say(
+            f"{reason}; " + ("starting it again" if server.ours else "waiting for it to come back")
+        )
+        self._stop()
 
     def _done(self, measurement: Measurement) -> None:
         self._measured.append(measurement)
@@ -73,18 +92,34 @@ class Run:
             self._stop()
         self._server = self._parts.server.start(settings)
         self._server_settings = settings
-        self._recorder = self._parts.watch(self._server)
-        self._recorder.start()
-        return self._server, self._recorder
+        recorder = self._parts.watch(self._server)
+        recorder.start()
+        self._recorder = recorder
+        return self._server, recorder
 
     def _stop(self) -> None:
-        if self._recorder is not None:
-            self._recorder.stop()
-        self._parts.server.stop()
-        self._server = self._recorder = None
+        recorder, self._server, self._recorder = self._recorder, None, None
+        try:
+            if recorder is not None:
+                recorder.stop()
+        finally:
+            self._parts.server.stop()
 
-    def _measure_baseline(self, baseline_id: str) -> None:
-        server, recorder = self._start(self._server_settings or ServerSettings())
+    def _baseline(self, baseline_id: str, settings: ServerSettings) -> None:
+        """The server-only row; once more where the server dies meanwhile. Raises ServerError."""
+        for _ in range(MAX_DEATHS):
+            server, recorder = self._start(settings)
+            baseline = self._measure_baseline(baseline_id, server, recorder)
+            problem = self._parts.server.problem()
+            if problem is None:
+                self._parts.store.add_baseline(baseline)
+                self._parts.outputs.refresh()
+                return
+            self._mourn(problem, server)
+        what = f"the server died {MAX_DEATHS} times with no model loaded: {problem}"
+        raise ServerError("run", what, "mend the server, then run again: it resumes")
+
+    def _measure_baseline(self, baseline_id: str, server: ServerInfo, recorder: Recorder) -> Baseline:
         seconds = self._settings.baseline_s
         self._parts.progress.say(f"server-only baseline: {seconds:g} s")
         start_ns = recorder.scrape_now("triton").time_ns
@@ -96,22 +131,24 @@ class Run:
         host, readings = read_telemetry([telemetry], seconds, gpus, recorder.problems(), {})
         notes = (*self._loaded_note(server), *([gpu_note] if gpu_note else []))
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
-        self._parts.store.add_baseline(
-            Baseline(
-                baseline_id,
-                seconds,
-                host,
-                readings,
-                notes,
-                "" if gpus else no_gpu_reason(recorder.problems()),
-                finished_at=utc,
-                environment=self._environment(),
-            )
+        return Baseline(
+            baseline_id,
+            seconds,
+            host,
+            readings,
+            notes,
+            "" if gpus else no_gpu_reason(recorder.problems()),
+            finished_at=utc,
+            environment=self._environment(),
         )
-        self._parts.outputs.refresh()
 
     def _loaded_note(self, server: ServerInfo) -> Sequence[str]:
-        loaded = [] if server.ours else list(self._parts.server.loaded_models())
+        if server.ours:
+            return []
+        try:
+            loaded = self._parts.server.loaded_models()
+        except ServerError as error:
+            return [str(error)]
         return [f"not an empty server: {len(loaded)} models were loaded ({', '.join(loaded[:5])})"] if loaded else []
 
     def _environment(self) -> Environment:

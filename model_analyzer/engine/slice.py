@@ -168,7 +168,7 @@ def _give_up_if_hopeless(seen: Seen, elapsed_s: float, patience_s: float) -> Non
         raise SliceFailed(f"every request failed ({seen.failed} in {elapsed_s:.1f} s): {message} ({count}x)")
     if elapsed_s >= patience_s:
         why = f"; {seen.failures.most_common(1)[0][0]}" if seen.failures else ""
-        raise SliceFailed(f"no reply within {patience_s:.0f} s{why}")
+        raise SliceFailed(f"no reply within {patience_s:g} s{why}")
 
 
 def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], start_ns: int, progress: Progress) -> Seen:
