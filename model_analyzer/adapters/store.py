@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,8 +67,8 @@ def read(export_path: Path) -> Contents:
     for number, line in enumerate(_whole_lines(path), start=1):
         try:
             contents.add(json.loads(line))
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            what = f"not a record of this version ({str(error).splitlines()[0]})"
+        except (ValueError, LookupError, TypeError, AttributeError, ValidationError, zlib.error) as error:
+            what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
             raise ExportPathError(
                 f"{path}:{number}", what, "move the file away, or use another --export-path"
             ) from None
@@ -167,12 +168,16 @@ def _take_lock(export_path: Path) -> int:
         raise cannot_write(export_path, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
         os.close(fd)
         raise ExportPathError(
             str(export_path), f"is in use by {holder}", "wait for it to end, or use another --export-path"
         ) from None
+    except OSError as error:
+        os.close(fd)
+        what = f"cannot be locked ({error.strerror})"
+        raise ExportPathError(str(path), what, "use an --export-path on a file system with locks") from error
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -186,9 +191,19 @@ def _open_at_last_whole_line(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.ftruncate(fd, _whole_length(fd))
+        _keep_entry(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     return fd
+
+
+def _keep_entry(directory: Path) -> None:
+    """Make a file's name durable, too: after a power loss a new file may be nameless, however well it was synced."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _whole_length(fd: int) -> int:

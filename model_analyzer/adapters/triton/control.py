@@ -102,17 +102,17 @@ class TritonControl:
         except Refused as error:
             raise self._load_error(model, str(error), mark, config is not None) from error
 
-    def unload(self, model: str) -> None:
-        """Unload the model and wait until it is gone. Raises ModelError."""
+    def unload(self, model: str, patience_s: float = UNLOAD_TIMEOUT_S) -> None:
+        """Unload the model and wait until it is gone, at most so long. Raises ModelError."""
         try:
             self._api.unload(model)
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"cannot be unloaded: {error}", self._see_log()) from error
-        deadline = time.monotonic() + UNLOAD_TIMEOUT_S
+        deadline = time.monotonic() + patience_s
         while self._state(model) == "UNLOADING":
             if time.monotonic() > deadline:
                 fix = "a request may hang in the model; memory figures of the next model may include this one"
-                raise ModelError(model, f"is still unloading after {UNLOAD_TIMEOUT_S:g} s", fix)
+                raise ModelError(model, f"is still unloading after {patience_s:g} s", fix)
             time.sleep(0.05)
 
     def config(self, model: str) -> dict[str, Any]:

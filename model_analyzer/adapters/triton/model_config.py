@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from model_analyzer.core.variant import ModelInfo, TensorInfo
@@ -21,6 +22,20 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
         preferred = [size for size in batching.get("preferred_batch_size", []) if int(size) <= largest]
         config["dynamic_batching"] = {**batching, "preferred_batch_size": preferred}
     return config
+
+
+def read_written(model_directory: Path) -> dict[str, Any] | None:
+    """The config as its owner wrote it, not completed by Triton; None where there is none or it cannot be read."""
+    from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        text = (model_directory / "config.pbtxt").read_text()
+        message = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except (OSError, ValueError, text_format.ParseError):
+        return None
+    config: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return {"name": model_directory.name, **config}
 
 
 def describe(config: Mapping[str, Any], version: str) -> ModelInfo:

@@ -10,7 +10,7 @@ from typing import Any
 from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.launch import Launch, remedy
 from model_analyzer.adapters.triton.log_file import LogFile
-from model_analyzer.adapters.triton.model_config import merge
+from model_analyzer.adapters.triton.model_config import merge, read_written
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError
 
@@ -84,9 +84,19 @@ class OwnedServer(ABC):
         return self._running().ready_models()
 
     def _base_config(self, control: TritonControl, model: str) -> dict[str, Any]:
-        """The model's own config, completed by Triton; read once, from a plain load."""
+        """The model's own config, read once: completed by Triton from a plain load.
+
+        As it is written where only overrides make the model loadable, such as `cpu_only` where there is no GPU.
+        """
         if model not in self._base_configs:
-            control.load(model)
+            try:
+                control.load(model)
+            except ModelError:
+                written = None if self._death() else read_written(self._launch.repository / model)
+                if written is None:
+                    raise
+                self._base_configs[model] = written
+                return written
             self._base_configs[model] = control.config(model)
             # The variant is to start from an empty server: memory of the plain instance must not count as its own.
             control.unload(model)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_analyzer.adapters.triton.control import ExplicitControlOff, TritonControl
+from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
@@ -18,6 +18,8 @@ from model_analyzer.errors import ModelError, ServerError
 # How long a model is watched before it is called idle.
 LOOK_S = 1.0
 RETRY_S = 1.0
+# A server that answers and is not ready may be about to be; one with a model that failed to load never is.
+NOT_READY_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class RemoteServer:
 
     max_retries: tries to reach it, one a second. touch_models_in_use: measure models that answer others' requests.
     reload_model_disable: never load or unload. say: receives a line for people.
+    grace_s: how long `stop` waits for a model of ours to be gone.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class RemoteServer:
         self._touch_models_in_use = touch_models_in_use
         self._reload = not reload_model_disable
         self._say = say
+        self.grace_s = UNLOAD_TIMEOUT_S
         self._found: dict[str, Before] = {}
 
     def start(self, settings: ServerSettings) -> ServerInfo:
@@ -111,16 +115,19 @@ class RemoteServer:
         return self._control.ready_models()
 
     def _reach(self) -> None:
-        for attempt in range(max(self._max_retries, 1)):
+        tries, live = max(self._max_retries, 1), 0
+        for attempt in range(tries):
             if attempt:
                 time.sleep(RETRY_S)
             if self._control.is_ready():
                 return
-        silence = self._control.silence()
-        if silence is None:  # strict readiness: one model of somebody's failed to load; ours may be fine
-            self._say(f"{self._control.endpoint} is live but not ready: one of its models may have failed to load")
-            return
-        what = f"no Triton server answers after {max(self._max_retries, 1)} tries: {silence}"
+            silence = self._control.silence()
+            live = live + 1 if silence is None else 0
+            if live and (live >= NOT_READY_TRIES or attempt == tries - 1):
+                # Strict readiness: one model of somebody's failed to load; ours may be fine.
+                self._say(f"{self._control.endpoint} is live but not ready: one of its models may have failed to load")
+                return
+        what = f"no Triton server answers after {tries} {'try' if tries == 1 else 'tries'}: {silence}"
         fix = "start it, correct triton_http_endpoint or triton_grpc_endpoint, or raise client_max_retries"
         raise ServerError(self._control.endpoint, what, fix)
 
@@ -134,20 +141,19 @@ class RemoteServer:
         return before
 
     def _load(self, model: str, before: Before, overrides: dict[str, Any]) -> None:
-        if before.base is None:
-            self._control.load(model)
-            before.changed = True
-            before.base = self._control.config(model)
-            if not overrides:
-                return
-        changed, before.changed = before.changed, True  # a reload that breaks off halfway is a change too
+        changed, before.changed = before.changed, True  # a load that breaks off halfway is a change too
         try:
+            if before.base is None:
+                self._control.load(model)
+                before.base = self._control.config(model)
+                if not overrides:
+                    return
             self._control.load(model, merge(before.base, overrides))
         except ExplicitControlOff:
             before.changed = changed
             raise
         except ModelError:
-            self._restore(model)
+            self._restore_or_say(model)
             raise
 
     def _restore(self, model: str) -> None:
@@ -155,7 +161,7 @@ class RemoteServer:
         if before is None or not before.changed:
             return
         if before.config is None:
-            self._control.unload(model)
+            self._control.unload(model, self.grace_s)
         else:
             self._control.load(model, before.config)
         before.changed = False

@@ -222,7 +222,7 @@ class TestStart:
     def test_a_port_in_use_names_the_flag(self, make_server):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             settings = ServerSettings((("http-port", str(taken.getsockname()[1])),))
-            with pytest.raises(ServerError, match="triton_server_flags: http-port: .*in use.*; .*choose another port"):
+            with pytest.raises(ServerError, match=r"triton_server_flags: http-port: .*in use.*; .*choose another port"):
                 make_server().start(settings)
 
     def test_an_unknown_flag_ends_in_the_logs_tail_and_the_remedy(self, make_server):
@@ -243,7 +243,7 @@ class TestStart:
         info = server.load(variant("add_sub", max_batch_size=8, dynamic_batching={}))
         assert (info.max_batch_size, info.instance_group, info.inputs[0].shape) == (8, "1:CPU", (16,))
         assert server.loaded_models() == ["add_sub"]
-        with pytest.raises(ModelError, match="weights.bin is missing"):
+        with pytest.raises(ModelError, match=r"weights\.bin is missing"):
             server.load(variant("fails_to_load"))
         server.unload(variant("add_sub"))
         assert server.loaded_models() == []

@@ -210,7 +210,7 @@ class TestReaching:
     def test_tls_against_a_plain_port_is_an_error_and_no_hang(self, embedded_server):
         info = embedded_server.info
         endpoints = RemoteEndpoints(info.http_endpoint, info.grpc_endpoint, info.metrics_url)
-        with pytest.raises(ServerError, match="(?i)ssl"):
+        with pytest.raises(ServerError, match=r"(?i)ssl"):
             RemoteServer(endpoints, tls=Tls(), max_retries=1).start(NO_SETTINGS)
 
     def test_flags_for_a_remote_server_are_said_to_have_no_effect(self, embedded_server):
