@@ -36,7 +36,12 @@ class Clock(Protocol):
 
 
 class Server(Protocol):
-    """A Triton server: ours (embedded, local, docker) or somebody's (remote)."""
+    """A Triton server: ours (embedded, local, docker) or somebody's (remote).
+
+    grace_s: seconds that `stop` may wait for it, or for a model; lowered when a run is interrupted.
+    """
+
+    grace_s: float
 
     def start(self, settings: ServerSettings) -> ServerInfo:
         """Start or reach the server and wait until it is ready. Raises ServerError."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +30,7 @@ from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
 from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Interrupted, SpecError
+from model_analyzer.interrupt import Interruption, interruptible
 from model_analyzer.ports import Progress, Sampler, Server
 
 # What a phase takes beside its measured seconds, for the estimate: warm-up and drain of a slice, load of a variant.
@@ -145,13 +143,18 @@ def layout_of(spec: JobSpec) -> tables.Layout:
 class Tables:
     """A ports.Outputs: the three CSV files, from the open store."""
 
-    def __init__(self, export_path: Path, layout: tables.Layout, contents: store.Contents, job: Job) -> None:
-        self._export_path, self._layout, self._contents, self._job = export_path, layout, contents, job
+    def __init__(self, layout: tables.Layout, contents: store.Contents, job: Job, interruption: Interruption) -> None:
+        self._layout, self._contents, self._job, self._interruption = layout, contents, job, interruption
 
     def refresh(self) -> None:
-        """Rewrite them. Raises ExportPathError."""
+        """Rewrite them. Raises ExportPathError; Interrupted where a signal was lost on its way."""
+        self._interruption.check()
+        self.write()
+
+    def write(self) -> None:
+        """Rewrite them, in the clean-up of an interrupted run too. Raises ExportPathError."""
         baseline = self._contents.baselines.get(self._job.baseline_id)
-        tables.write_csvs(self._export_path, self._layout, self.measurements(), baseline)
+        tables.write_csvs(self._job.export_path, self._layout, self.measurements(), baseline)
 
     def measurements(self) -> list[Measurement]:
         """Those of the job, in the order of its plan."""
@@ -160,9 +163,9 @@ class Tables:
 
 def profile(job: Job, console: Console, live: bool) -> int:
     """Measure what is left of a job; the exit code. Raises AnalyzerError; what is finished is kept."""
-    with store.JsonlStore(job.export_path) as opened:
+    with interruptible() as interruption, store.JsonlStore(job.export_path) as opened:
         layout = layout_of(job.spec)
-        outputs = Tables(job.export_path, layout, opened.contents, job)
+        outputs = Tables(layout, opened.contents, job, interruption)
         opened.add_run(_run_record(job, layout))
         outputs.refresh()
         measured = {m.phase.id for m in outputs.measurements() if m.status != "failed"}
@@ -170,7 +173,11 @@ def profile(job: Job, console: Console, live: bool) -> int:
         progress: Progress = (TerminalProgress if live else LineProgress)(job.estimate_s(left))
         progress.begin(len(job.phase_ids), len(measured))
         try:
-            _run(job, opened, outputs, progress, measured)
+            _run(job, opened, outputs, progress, measured, interruption)
+        except Interrupted:
+            # It may have come between the store's line and the tables.
+            outputs.write()
+            raise
         finally:
             progress.end()
         return _conclude(job, outputs.measurements(), layout, console)
@@ -186,7 +193,14 @@ def _run_record(job: Job, layout: tables.Layout) -> dict[str, Any]:
     }
 
 
-def _run(job: Job, opened: store.JsonlStore, outputs: Tables, progress: Progress, measured: set[str]) -> None:
+def _run(
+    job: Job,
+    opened: store.JsonlStore,
+    outputs: Tables,
+    progress: Progress,
+    measured: set[str],
+    interruption: Interruption,
+) -> None:
     from model_analyzer.adapters.triton.requests import TritonEncoder
     from model_analyzer.loadgen.client import ProcessLoadGenerator
 
@@ -203,11 +217,15 @@ def _run(job: Job, opened: store.JsonlStore, outputs: Tables, progress: Progress
         clock=clock,
     )
     baseline = None if job.baseline_id in opened.contents.baselines else job.baseline_id
-    with interruptible(server):
-        try:
-            Run(parts, _settings(job.spec)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
-        finally:
-            generator.close()
+
+    def hurry() -> None:
+        server.grace_s = INTERRUPTED_GRACE_S
+
+    interruption.hurry = hurry
+    try:
+        Run(parts, _settings(job.spec)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
+    finally:
+        generator.close()
 
 
 def _samplers(spec: JobSpec, server: ServerInfo) -> list[Sampler]:
@@ -298,25 +316,6 @@ def _docker(job: Job, launch: Any) -> Server:
         arguments=arguments,
     )
     return DockerServer(launch, options)
-
-
-@contextmanager
-def interruptible(server: Server) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into Interrupted; later ones wait until the clean-up is done."""
-
-    def interrupt(signum: int, _: FrameType | None) -> None:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_IGN)
-        if hasattr(server, "grace_s"):
-            server.grace_s = INTERRUPTED_GRACE_S
-        raise Interrupted(signum)
-
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _conclude(job: Job, measurements: Sequence[Measurement], layout: tables.Layout, console: Console) -> int:

@@ -9,6 +9,7 @@ import typer
 
 from model_analyzer import __version__
 from model_analyzer.errors import AnalyzerError
+from model_analyzer.interrupt import interruptible
 
 app = typer.Typer(
     name="model-analyzer",
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         # The original tool had no subcommands: its flags stand at the root.
         arguments.insert(0, original.NAME)
     try:
-        app(arguments, standalone_mode=True)
+        with interruptible():
+            app(arguments, standalone_mode=True)
     except AnalyzerError as error:
         sys.exit(report(error))
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import describe
-from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, Refused, Unreachable, WireApi
+from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, GrpcApi, HttpApi, Refused, Unreachable, WireApi
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo
 from model_analyzer.errors import ModelError, ServerError
@@ -87,14 +87,14 @@ class TritonControl:
             raise ServerError(self.endpoint, f"does not list its models: {error}", "see the server's log") from error
         return sorted({item["name"] for item in index if item.get("state") == "READY"})
 
-    def load(self, model: str, config: Mapping[str, Any] | None = None) -> None:
+    def load(self, model: str, config: Mapping[str, Any] | None = None, timeout_s: float = LOAD_TIMEOUT_S) -> None:
         """Load the model, with its repository's config or with `config` in place of all of it.
 
         Raises ModelError; ExplicitControlOff where the server does not load on request.
         """
         mark = self._log.mark() if self._log else 0
         try:
-            self._api.load(model, config)
+            self._api.load(model, config, timeout_s)
         except Unreachable as error:
             raise ModelError(
                 model, f"the server was lost while it loaded the model: {error}", self._see_log()

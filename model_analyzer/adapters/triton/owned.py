@@ -15,11 +15,10 @@ from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, V
 from model_analyzer.errors import ModelError, ServerError
 
 GRACE_S = 10.0
-GRACE_INTERRUPTED_S = 2.0
 
 
 class OwnedServer(ABC):
-    """A server that we start. `grace_s`: how long `stop` waits for it; GRACE_INTERRUPTED_S after a signal."""
+    """A server that we start. `grace_s`: how long `stop` waits for it."""
 
     def __init__(self, launch: Launch) -> None:
         self.grace_s = GRACE_S

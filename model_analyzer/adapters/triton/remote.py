@@ -11,6 +11,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
+from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError
@@ -163,7 +164,9 @@ class RemoteServer:
         if before.config is None:
             self._control.unload(model, self.grace_s)
         else:
-            self._control.load(model, before.config)
+            # In a hurry Triton is left to load it alone: it goes on when we have hung up.
+            hurried = self.grace_s < UNLOAD_TIMEOUT_S
+            self._control.load(model, before.config, self.grace_s if hurried else LOAD_TIMEOUT_S)
         before.changed = False
 
     def _restore_or_say(self, model: str) -> None:

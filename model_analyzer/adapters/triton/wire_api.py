@@ -63,7 +63,7 @@ class WireApi(Protocol):
         """Counters of each loaded version of a model."""
         ...
 
-    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+    def load(self, model: str, config: Mapping[str, Any] | None, timeout_s: float) -> None:
         """Load or reload; `config` replaces the repository's whole config."""
         ...
 
@@ -106,9 +106,9 @@ class HttpApi:
     def statistics(self, model: str) -> list[Json]:
         return cast("list[Json]", self._call("GET", f"/models/{quote(model)}/stats")["model_stats"])
 
-    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+    def load(self, model: str, config: Mapping[str, Any] | None, timeout_s: float) -> None:
         body = {"parameters": {"config": json.dumps(config)}} if config is not None else {}
-        self._call("POST", f"/repository/models/{quote(model)}/load", body, LOAD_TIMEOUT_S)
+        self._call("POST", f"/repository/models/{quote(model)}/load", body, timeout_s)
 
     def unload(self, model: str) -> None:
         self._call("POST", f"/repository/models/{quote(model)}/unload", {})
@@ -167,9 +167,9 @@ class GrpcApi:
     def statistics(self, model: str) -> list[Json]:
         return cast("list[Json]", self._call("get_inference_statistics", model, as_json=True).get("model_stats", []))
 
-    def load(self, model: str, config: Mapping[str, Any] | None) -> None:
+    def load(self, model: str, config: Mapping[str, Any] | None, timeout_s: float) -> None:
         text = None if config is None else json.dumps(config)
-        self._call("load_model", model, config=text, client_timeout=LOAD_TIMEOUT_S)
+        self._call("load_model", model, config=text, client_timeout=timeout_s)
 
     def unload(self, model: str) -> None:
         self._call("unload_model", model)
