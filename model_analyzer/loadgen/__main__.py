@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 import sys
 
@@ -14,6 +15,7 @@ def main() -> None:
     """Serve orders."""
     control = socket.socket(fileno=int(sys.argv[1]))
     write = writer(int(sys.argv[2]))
+    _allow_many_sockets()
     while (order := receive(control)) is not None:
         tally = Tally(write, order.number)
         try:
@@ -26,6 +28,12 @@ def main() -> None:
             tally.end(f"{type(error).__name__}: {error}")
         finally:
             gc.enable()
+
+
+def _allow_many_sockets() -> None:
+    """A socket for each request in flight: the soft limit, often 1024, is less than what a process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _drive(order: Order, control: socket.socket, tally: Tally) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import socket
 import struct
 import subprocess
@@ -145,12 +146,11 @@ class _Child:
             self._process.wait(1.0)
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - STDERR_TAIL))
-        tail = self._stderr.read().decode(errors="replace").strip()
-        code = self._process.returncode
-        state = f" (exit code {code})" if code is not None else ""
-        return LoadGeneratorError(
-            "load generator", f"{what}{state}{': ' + tail if tail else ''}", "run again; if it persists, report it"
-        )
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        # Of a traceback the last line says what it was.
+        said = next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+        what = f"{what}{_how_it_ended(self._process.returncode)}{said}"
+        return LoadGeneratorError("load generator", what, "run again; if it persists, report it")
 
     def close(self) -> None:
         self._control.close()
@@ -161,6 +161,12 @@ class _Child:
             self._process.wait()
         self._thread.join(2.0)
         self._stderr.close()
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return ""
+    return f" (signal {signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
 
 
 def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:

@@ -6,8 +6,9 @@ Same promises as http.py: one order, batches, back-off, timeouts, drain.
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
-from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -19,32 +20,50 @@ from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.schedule import send_times_ns
 from model_analyzer.loadgen.tally import REPORT_EVERY_NS, Tally
 
+# ModelInferResponse begins with its field 1, model_name.
+MODEL_NAME = b"\x0a"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # As the HTTP driver: straight to the server, and back soon when it is.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A connection of its own for each order: the next one does not inherit the state of a broken one.
+    ("grpc.use_local_subchannel_pool", 1),
+]
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:
-    """Drive one order until a message on `control` says stop."""
-    asyncio.run(_Driver(order, tally).run(control))
+    """Drive one order until a message on `control` says stop. Raises OSError where a TLS file cannot be read."""
+    # select() waits in microseconds, epoll in milliseconds only: an open loop would send too late.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    try:
+        loop.run_until_complete(_Driver(order, tally).run(control))
+    finally:
+        loop.close()
 
 
 class _Driver:
     def __init__(self, order: Order, tally: Tally) -> None:
         self._order, self._tally = order, tally
-        self._requests = [bytes(body) for body in order.bodies]
-        self._next = self._inflight = 0
+        self._requests = cycle([bytes(body) for body in order.bodies])
+        self._inflight = 0
         self._stopped = asyncio.Event()
 
     async def run(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(control.fileno(), self._stop, loop, control)
-        address = f"{self._order.host}:{self._order.port}"
-        async with _channel(address, self._order.tls) as channel:
+        host = f"[{self._order.host}]" if ":" in self._order.host else self._order.host
+        async with _channel(f"{host}:{self._order.port}", self._order.tls) as channel:
             infer = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
-            closed = self._order.kind == "concurrency"
-            work = self._closed_loop(infer) if closed else self._open_loop(infer)
             reports = asyncio.create_task(self._report())
-            await work
+            if self._order.kind == "concurrency":
+                await self._closed_loop(infer)
+            else:
+                await self._open_loop(infer)
             reports.cancel()
 
     def _stop(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
@@ -77,39 +96,49 @@ class _Driver:
 
     async def _open_loop(self, infer: Any) -> None:
         start, tasks = monotonic_ns(), set[asyncio.Task[Any]]()
-        limit = asyncio.Semaphore(OPEN_LOOP_CONNECTIONS)
+        stopped = asyncio.create_task(self._stopped.wait())
         for time in send_times_ns(self._order.value, self._order.distribution, self._order.seed):
-            wait_ns = start + time - monotonic_ns()
-            if wait_ns > 0:
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), wait_ns / 1e9)
-            if self._stopped.is_set():
+            # At 0 s too: whoever is late must let the replies in.
+            await asyncio.wait({stopped}, timeout=max(0.0, (start + time - monotonic_ns()) / 1e9))
+            while len(tasks) >= OPEN_LOOP_CONNECTIONS and not stopped.done():
+                await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
                 break
-            await limit.acquire()
-            task = asyncio.create_task(self._send(infer, start + time))
+            task = asyncio.create_task(self._send_late(infer, start + time))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-            task.add_done_callback(lambda _: limit.release())
         await _drained(tasks)
+
+    async def _send_late(self, infer: Any, due: int) -> None:
+        self._tally.send_lag_ns = max(self._tally.send_lag_ns, monotonic_ns() - due)
+        await self._send(infer, due)
 
     async def _send(self, infer: Any, started_ns: int) -> bool:
         """One request; whether it succeeded."""
-        request = self._requests[self._next]
-        self._next = (self._next + 1) % len(self._requests)
-        if self._order.kind == "request_rate":
-            self._tally.send_lag_ns = max(self._tally.send_lag_ns, monotonic_ns() - started_ns)
+        request = next(self._requests)
         self._inflight += 1
+        # From when it was due, as everything that is timed.
+        left_ns = self._order.timeout_ns - (monotonic_ns() - started_ns)
         try:
-            await infer(request, timeout=self._order.timeout_ns / 1e9)
+            reply = await infer(request, timeout=max(left_ns, 0) / 1e9)
         except grpc.aio.AioRpcError as error:
-            self._tally.failed(f"gRPC {error.code().name}: {error.details()}")
+            self._tally.failed(_failure(error, self._order.timeout_ns))
             return False
         finally:
             self._inflight -= 1
+        if not reply.startswith(MODEL_NAME):
+            self._tally.failed("malformed reply: no ModelInferResponse")
+            return False
         now = monotonic_ns()
         self._tally.done.append(now)
         self._tally.latency.append(now - started_ns)
         return True
+
+
+def _failure(error: grpc.aio.AioRpcError, timeout_ns: int) -> str:
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"timeout: no reply within {timeout_ns / 1e9:g} s"
+    return f"gRPC {error.code().name}: {error.details()}"
 
 
 async def _drained(tasks: Any) -> None:

@@ -14,38 +14,44 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterator
+from itertools import cycle
 from time import monotonic_ns
 
 from model_analyzer.loadgen.order import Order, tls_context
-from model_analyzer.loadgen.reply import Head, Malformed, Reply, failure_of, full_check, parse_head
+from model_analyzer.loadgen.reply import Head, Malformed, Reply, problem_of
 from model_analyzer.loadgen.schedule import send_times_ns
 from model_analyzer.loadgen.tally import Tally
 
 READ_SIZE = 1 << 18
+# Events taken at once: the rest waits in the kernel's queue, which goes round.
+EVENTS = 64
 # After `stop` requests in flight get this long to come back, so that they do not burden the next slice.
 DRAIN_NS = 1_000_000_000
 BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
 OPEN_LOOP_CONNECTIONS = 1024
-# Distinct heads that are kept; more come from a server that puts a date or an id in each.
-HEADS = 256
-CONNECTING, HANDSHAKE, IDLE, BUSY = range(4)
+# A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
+PROBE_S = 2.0
+# Lengths of replies that are known by their first bytes.
+KNOWN = 256
+# A request is in flight from SENDING on. WAITING: sent, not a byte of the reply yet. RESTING: backs off.
+CONNECTING, HANDSHAKE, FREE, RESTING, SENDING, WAITING, READING = range(7)
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
+BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
     """A socket, its state, and the request in flight on it."""
 
-    __slots__ = ("failures", "first", "reply", "sock", "started_ns", "state", "unsent")
+    __slots__ = ("failures", "reply", "sock", "started_ns", "state", "unsent")
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
-        self.state = IDLE
+        self.state = FREE
         self.started_ns = 0
-        self.unsent: memoryview | None = None
+        self.unsent = memoryview(b"")
         self.reply: Reply | None = None
         self.failures = 0
-        self.first = True
 
 
 class Driver:
@@ -53,15 +59,18 @@ class Driver:
 
     def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
         self._order, self._control, self._tally = order, control, tally
+        self._wires = cycle(order.wires)
         self._epoll = select.epoll()
         self._by_fd: dict[int, Connection] = {}
-        self._heads: dict[bytes, Head] = {}
-        self._next = 0
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+        # Length of a whole reply -> the bytes it must begin with to be one that was found good before.
+        self._known: dict[int, bytes] = {}
         self._inflight = 0
         self._stopped_ns: int | None = None
         self._resume: list[tuple[int, int, Connection]] = []
         self._tls = tls_context(order.tls) if order.tls else None
-        self._address = socket.getaddrinfo(order.host, order.port, type=socket.SOCK_STREAM)[0]
+        self._address = _address(order.host, order.port)
         self._open_loop = order.kind == "request_rate"
         self._free: deque[Connection] = deque()
         self._waiting: deque[int] = deque()
@@ -70,64 +79,63 @@ class Driver:
     def run(self) -> None:
         """Send until told to stop, then drain."""
         self._epoll.register(self._control.fileno(), IN)
-        schedule = self._begin()
-        due = next(schedule, None)
+        now = monotonic_ns()
         try:
-            while not self._finished():
-                wait_s = self._wait_s(due)
-                # select() on the epoll descriptor waits in microseconds, epoll itself in milliseconds only.
-                if wait_s and self._open_loop:
-                    select.select([self._epoll.fileno()], (), (), wait_s)
-                    wait_s = 0
-                events = self._epoll.poll(wait_s)
+            schedule = self._begin(now)
+            due = next(schedule, None)
+            while not self._finished(now):
+                events = self._poll(self._wait_s(due, now))
                 woke_ns = monotonic_ns()
                 for fd, event in events:
                     self._handle(fd, event)
                 now = monotonic_ns()
                 if events and now - woke_ns > self._tally.lag_ns:
                     self._tally.lag_ns = now - woke_ns
-                due = self._send_due(schedule, due, now)
+                if due is not None and due <= now:
+                    due = self._send_due(schedule, due, now)
                 self._tick(now)
         finally:
             self._close_all()
 
-    def _begin(self) -> Iterator[int]:
-        if not self._open_loop:
-            for _ in range(int(self._order.value)):
-                self._add_connection()
-            return iter(())
-        start = monotonic_ns()
-        times = send_times_ns(self._order.value, self._order.distribution, self._order.seed)
-        return (start + time for time in times)
+    def _begin(self, start_ns: int) -> Iterator[int]:
+        if self._open_loop:
+            times = send_times_ns(self._order.value, self._order.distribution, self._order.seed)
+            return (start_ns + time for time in times)
+        for _ in range(int(self._order.value)):
+            self._add_connection()
+        return iter(())
 
-    def _finished(self) -> bool:
-        if self._stopped_ns is None:
-            return False
-        return not self._inflight or monotonic_ns() - self._stopped_ns > DRAIN_NS
+    def _finished(self, now: int) -> bool:
+        return self._stopped_ns is not None and (not self._inflight or now - self._stopped_ns > DRAIN_NS)
 
-    def _wait_s(self, due: int | None) -> float:
+    def _wait_s(self, due: int | None, now: int) -> float:
         until = self._tally.next_report_ns
-        if due is not None and self._stopped_ns is None:
-            until = min(until, due)
-        if self._resume:
-            until = min(until, self._resume[0][0])
-        return max(0.0, (until - monotonic_ns()) / 1e9)
+        if due is not None and due < until and self._stopped_ns is None:
+            until = due
+        if self._resume and self._resume[0][0] < until:
+            until = self._resume[0][0]
+        return (until - now) / 1e9 if until > now else 0.0
+
+    def _poll(self, wait_s: float) -> list[tuple[int, int]]:
+        # select() on the epoll descriptor waits in microseconds, epoll itself in milliseconds only.
+        if wait_s and self._open_loop:
+            select.select([self._epoll.fileno()], (), (), wait_s)
+            wait_s = 0
+        return self._epoll.poll(wait_s, EVENTS)
 
     # -- connections ---------------------------------------------------------------------------
 
-    def _add_connection(self) -> Connection:
+    def _add_connection(self) -> None:
         conn = Connection()
         self._connections.append(conn)
         self._connect(conn)
-        return conn
 
     def _connect(self, conn: Connection) -> None:
         family, kind, proto, _, address = self._address
         sock = socket.socket(family, kind, proto)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn.sock, conn.state, conn.first = sock, CONNECTING, True
-        conn.started_ns = monotonic_ns()
+        conn.sock, conn.state, conn.started_ns = sock, CONNECTING, monotonic_ns()
         self._by_fd[sock.fileno()] = conn
         self._epoll.register(sock.fileno(), OUT)
         code = sock.connect_ex(address)
@@ -141,9 +149,19 @@ class Driver:
         elif self._tls is None:
             self._ready(conn, sock)
         else:
-            secure = self._tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self._order.host)
-            conn.sock, conn.state = secure, HANDSHAKE
-            self._shake_hands(conn, secure)
+            self._begin_tls(conn, sock, self._tls)
+
+    def _begin_tls(self, conn: Connection, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        fd = sock.fileno()
+        try:
+            secure = tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self._order.host)
+        except OSError as error:  # the peer is gone again; the descriptor with it
+            self._by_fd.pop(fd, None)
+            conn.sock = None
+            self._fail(conn, f"TLS handshake failed: {_reason(error)}")
+            return
+        conn.sock, conn.state = secure, HANDSHAKE
+        self._shake_hands(conn, secure)
 
     def _shake_hands(self, conn: Connection, sock: ssl.SSLSocket) -> None:
         try:
@@ -152,26 +170,24 @@ class Driver:
             self._epoll.modify(sock.fileno(), IN)
         except ssl.SSLWantWriteError:
             self._epoll.modify(sock.fileno(), OUT)
-        except (ssl.SSLError, OSError) as error:
+        except OSError as error:  # ssl.SSLError is one
             self._fail(conn, f"TLS handshake failed: {_reason(error)}")
         else:
             self._ready(conn, sock)
 
     def _ready(self, conn: Connection, sock: socket.socket) -> None:
-        conn.state = IDLE
         self._epoll.modify(sock.fileno(), IN)
-        self._send_next(conn)
+        self._send_next(conn, monotonic_ns())
 
     def _close(self, conn: Connection) -> None:
+        """Free the socket. Whoever calls says what becomes of the connection."""
         if conn.sock is not None:
             fd = conn.sock.fileno()
             self._by_fd.pop(fd, None)
             self._epoll.unregister(fd)
             conn.sock.close()
             conn.sock = None
-        if conn.state == BUSY:
-            self._inflight -= 1
-        conn.state, conn.unsent, conn.reply = IDLE, None, None
+        conn.reply, conn.unsent = None, memoryview(b"")
 
     def _close_all(self) -> None:
         for conn in self._connections:
@@ -180,59 +196,67 @@ class Driver:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def _send_next(self, conn: Connection) -> None:
+    def _send_next(self, conn: Connection, now: int) -> None:
         """The connection is free: send, or wait for the next due time."""
         if self._stopped_ns is not None:
-            return
-        if not self._open_loop:
-            self._send(conn, monotonic_ns())
+            conn.state = FREE
+        elif not self._open_loop:
+            self._send(conn, now)
         elif self._waiting:
-            self._send(conn, self._waiting.popleft())
+            self._send_late(conn, self._waiting.popleft(), now)
         else:
+            conn.state = FREE
             self._free.append(conn)
 
-    def _send_due(self, schedule: Iterator[int], due: int | None, now: int) -> int | None:
+    def _send_due(self, schedule: Iterator[int], due: int, now: int) -> int:
         """Open loop: send what is due; a request waits for a connection where none is free, and its wait counts."""
-        while due is not None and due <= now and self._stopped_ns is None:
-            while self._free and self._free[0].sock is None:
-                self._free.popleft()
+        while due <= now and self._stopped_ns is None:
             if self._free:
-                self._send(self._free.popleft(), due)
+                self._send_late(self._free.popleft(), due, now)
             else:
                 self._waiting.append(due)
-                if len(self._connections) < OPEN_LOOP_CONNECTIONS:
+                # While one backs off the server is in trouble: more connections would not help it.
+                if not self._resume and len(self._connections) < OPEN_LOOP_CONNECTIONS:
                     self._add_connection()
             due = next(schedule)
         return due
 
-    def _send(self, conn: Connection, started_ns: int) -> None:
-        wires = self._order.wires
-        wire = wires[self._next]
-        self._next = (self._next + 1) % len(wires)
-        conn.state, conn.started_ns = BUSY, started_ns
-        self._inflight += 1
-        if self._open_loop:
-            self._tally.send_lag_ns = max(self._tally.send_lag_ns, monotonic_ns() - started_ns)
-        self._write(conn, wire)
+    def _send_late(self, conn: Connection, due: int, now: int) -> None:
+        if now - due > self._tally.send_lag_ns:
+            self._tally.send_lag_ns = now - due
+        self._send(conn, due)
 
-    def _write(self, conn: Connection, wire: memoryview) -> None:
-        sock = conn.sock
-        assert sock is not None
+    def _send(self, conn: Connection, started_ns: int) -> None:
+        wire = next(self._wires)
+        conn.started_ns = started_ns
+        self._inflight += 1
         try:
-            sent = sock.send(wire)
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = conn.sock.send(wire)  # type: ignore[union-attr]
+        except BLOCKED:
             sent = 0
         except OSError as error:
+            conn.state = SENDING
             self._fail(conn, _reason(error))
             return
         if sent == len(wire):
-            if conn.unsent is not None:
-                conn.unsent = None
-                self._epoll.modify(sock.fileno(), IN)
+            conn.state = WAITING
             return
-        if conn.unsent is None:
-            self._epoll.modify(sock.fileno(), IN | OUT)
-        conn.unsent = wire[sent:]
+        conn.state, conn.unsent = SENDING, wire[sent:]
+        self._epoll.modify(conn.sock.fileno(), IN | OUT)  # type: ignore[union-attr]
+
+    def _send_rest(self, conn: Connection, sock: socket.socket) -> None:
+        try:
+            sent = sock.send(conn.unsent)
+        except BLOCKED:
+            return
+        except OSError as error:
+            self._fail(conn, _reason(error))
+            return
+        conn.unsent = conn.unsent[sent:]
+        if not conn.unsent:
+            # A server may answer before it has the whole request.
+            conn.state = WAITING if conn.reply is None else READING
+            self._epoll.modify(sock.fileno(), IN)
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -244,13 +268,15 @@ class Driver:
             return
         sock = conn.sock
         assert sock is not None
-        if conn.state == CONNECTING:
+        if conn.state >= WAITING:
+            self._read(conn, sock)
+        elif conn.state == SENDING and not event & IN:
+            self._send_rest(conn, sock)
+        elif conn.state == CONNECTING:
             self._connected(conn, sock)
         elif conn.state == HANDSHAKE:
             assert isinstance(sock, ssl.SSLSocket)
             self._shake_hands(conn, sock)
-        elif conn.unsent is not None and event & OUT and not event & IN:
-            self._write(conn, conn.unsent)
         else:
             self._read(conn, sock)
 
@@ -262,124 +288,146 @@ class Driver:
 
     def _read(self, conn: Connection, sock: socket.socket) -> None:
         try:
-            data = sock.recv(READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            size = sock.recv_into(self._buffer)
+        except BLOCKED:
             return
         except OSError as error:
-            self._fail(conn, _reason(error))
+            self._broken(conn, _reason(error))
             return
         now = monotonic_ns()
-        if conn.state != BUSY:
-            # Nothing was asked: the server closed an idle connection, or sent what no one asked for.
-            self._close(conn)
-            self._reopen(conn)
+        known = self._known.get(size)
+        if known is not None and conn.state == WAITING and self._buffer.startswith(known):
+            self._succeeded(conn, now)
+            self._send_next(conn, now)
+        elif conn.state < SENDING:
+            self._broken(conn, "")
+        else:
+            self._feed(conn, self._view[:size], now)
+
+    def _broken(self, conn: Connection, reason: str) -> None:
+        """The connection broke, or said something nobody had asked for. That costs a request only where one is in flight."""
+        if conn.state >= SENDING:
+            self._fail(conn, reason)
             return
-        if conn.reply is None and not conn.first:
-            end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.get(data[:end]) or self._remember(data[:end])
-            if head is not None and len(data) == end + (head.length or 0):
-                self._replied(conn, now, head, data[end:])
-                return
-        self._feed(conn, data, now)
+        self._close(conn)
+        if conn in self._free:
+            # Open loop: another one is made when a request needs it.
+            self._free.remove(conn)
+            self._connections.remove(conn)
 
-    def _remember(self, raw: bytes) -> Head | None:
-        """Heads of Triton are constant for a shape: each distinct one is parsed once. Only plain ones are kept."""
-        try:
-            head = parse_head(raw)
-        except Malformed:
-            return None  # the slow path says what is wrong
-        if head.length is None or head.status < 200:
-            return None
-        if len(self._heads) < HEADS:
-            self._heads[raw] = head
-        return head
-
-    def _feed(self, conn: Connection, data: bytes, now: int) -> None:
-        """The slow path: a first reply, a reply in pieces, a head not seen before."""
+    def _feed(self, conn: Connection, data: memoryview, now: int) -> None:
+        """A reply that is not known by its first bytes: in pieces, of a new shape, or none at all."""
         reply = conn.reply = conn.reply or Reply()
+        if conn.state == WAITING:
+            conn.state = READING
         try:
             whole = reply.feed(data) if data else reply.end()
         except Malformed as error:
             self._fail(conn, f"malformed reply: {error}")
             return
         if whole and reply.head is not None:
-            if reply.extra:
-                self._fail(conn, "malformed reply: bytes after its end")
-            else:
-                self._whole(conn, reply, reply.head, now)
+            self._replied(conn, reply.head, reply, now)
         elif not data:
             self._fail(conn, "connection closed in mid-reply" if reply.head else "connection closed without a reply")
 
-    def _whole(self, conn: Connection, reply: Reply, head: Head, now: int) -> None:
-        body = bytes(reply.body)
-        if conn.first and head.status == 200:
-            problem = failure_of(200, body) or full_check(head, body)
-            if problem is not None:
-                self._fail(conn, problem)
-                return
-            conn.first = False
-        self._replied(conn, now, head, body)
-
-    def _replied(self, conn: Connection, now: int, head: Head, body: bytes) -> None:
-        """A whole reply: count it, send the next request."""
-        failure = None if head.status == 200 and body[:8] != b'{"error"' else failure_of(head.status, body)
-        unsent = conn.unsent is not None
-        if failure is not None:
-            self._tally.failed(failure)
-            self._rest(conn, broken=unsent or head.close)
+    def _replied(self, conn: Connection, head: Head, reply: Reply, now: int) -> None:
+        """A whole reply: judge it, count it, send the next request."""
+        problem = "malformed reply: bytes after its end" if reply.extra else problem_of(head, reply.body)
+        close = head.close or reply.extra or conn.state == SENDING
+        conn.reply = None
+        if problem is not None:
+            self._tally.failed(problem)
+            self._inflight -= 1
+            self._rest(conn, close)
             return
+        self._succeeded(conn, now)
+        if not close:
+            self._remember(head, reply)
+            self._send_next(conn, now)
+            return
+        self._close(conn)
+        conn.state = FREE
+        if self._stopped_ns is None:
+            self._connect(conn)
+
+    def _succeeded(self, conn: Connection, now: int) -> None:
         self._tally.done.append(now)
         self._tally.latency.append(now - conn.started_ns)
         self._inflight -= 1
-        conn.state, conn.reply, conn.failures = IDLE, None, 0
-        if head.close or unsent:
-            self._close(conn)
-            self._reopen(conn)
-        else:
-            self._send_next(conn)
+        conn.failures = 0
+
+    def _remember(self, head: Head, reply: Reply) -> None:
+        """Replies of a shape begin alike, the JSON part included: another that does is as good as this one."""
+        if head.length is None or head.json_length is None or head.json_length > len(reply.body):
+            return
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[head.size + head.length] = reply.raw_head + reply.body[: head.json_length]
 
     # -- failures ------------------------------------------------------------------------------
 
     def _fail(self, conn: Connection, message: str) -> None:
         self._tally.failed(message)
-        self._rest(conn, broken=True)
-
-    def _rest(self, conn: Connection, broken: bool) -> None:
-        """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
-        conn.failures += 1
-        if broken:
-            self._close(conn)
-        else:
+        if conn.state >= SENDING:
             self._inflight -= 1
-            conn.state, conn.reply = IDLE, None
-        pause = min(BACKOFF_FIRST_NS << min(conn.failures - 1, 10), BACKOFF_LAST_NS)
-        heapq.heappush(self._resume, (monotonic_ns() + pause, id(conn), conn))
+        self._rest(conn, close=True)
 
-    def _reopen(self, conn: Connection) -> None:
-        if self._stopped_ns is None:
-            self._connect(conn)
+    def _rest(self, conn: Connection, close: bool) -> None:
+        """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
+        if close:
+            self._close(conn)
+        conn.failures += 1
+        conn.state = RESTING
+        now = monotonic_ns()
+        if self._open_loop and not close:
+            # The schedule is the limit already.
+            self._send_next(conn, now)
+            return
+        pause = min(BACKOFF_FIRST_NS << min(conn.failures - 1, 10), BACKOFF_LAST_NS)
+        heapq.heappush(self._resume, (now + pause, id(conn), conn))
 
     def _tick(self, now: int) -> None:
         """Wake those that backed off; now and then look for timeouts and report."""
         while self._resume and self._resume[0][0] <= now:
             conn = heapq.heappop(self._resume)[2]
-            if conn.sock is None:
-                self._reopen(conn)
-            else:
-                self._send_next(conn)
+            if conn.sock is not None:
+                self._send_next(conn, now)
+            elif self._stopped_ns is None:
+                self._connect(conn)
         if now < self._tally.next_report_ns:
             return
-        for conn in self._connections:
-            waits = conn.state in (BUSY, CONNECTING, HANDSHAKE) and conn.sock is not None
-            if waits and now - conn.started_ns > self._order.timeout_ns:
-                what = "reply" if conn.state == BUSY else "connection"
-                self._fail(conn, f"timeout: no {what} within {self._order.timeout_ns / 1e9:g} s")
+        self._time_out(now - self._order.timeout_ns)
         self._tally.report(now, self._inflight)
+
+    def _time_out(self, before_ns: int) -> None:
+        """Give up what began before."""
+        within = f"within {self._order.timeout_ns / 1e9:g} s"
+        for conn in self._connections:
+            if conn.state not in (FREE, RESTING) and conn.started_ns < before_ns:
+                self._fail(conn, f"timeout: no {'reply' if conn.state >= SENDING else 'connection'} {within}")
+        while self._waiting and self._waiting[0] < before_ns:
+            self._waiting.popleft()
+            self._tally.failed(f"timeout: no free connection {within}")
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:
     """Drive one order until a message on `control` says stop. Raises OSError where the host has no address."""
     Driver(order, control, tally).run()
+
+
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+def _address(host: str, port: int) -> AddressInfo:
+    """The first address that takes a connection; where none does, the first."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if len(addresses) > 1:
+        for found in addresses:
+            with socket.socket(found[0], found[1], found[2]) as probe:
+                probe.settimeout(PROBE_S)
+                if probe.connect_ex(found[4]) == 0:
+                    return found  # type: ignore[return-value]
+    return addresses[0]  # type: ignore[return-value]
 
 
 def _connect_failure(code: int) -> str:

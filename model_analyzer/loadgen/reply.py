@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 HEAD_LIMIT = 65536
+# Of a chunk's size line or a trailer.
+LINE_LIMIT = 8192
 # Of a body only so much is kept: enough for any error text and for Triton's JSON part.
 KEEP = 65536
+CHUNK_SIZE, CHUNK_END, TRAILER = range(3)
 
 
 class Malformed(Exception):  # noqa: N818 -- a verdict on the bytes
@@ -16,7 +20,7 @@ class Malformed(Exception):  # noqa: N818 -- a verdict on the bytes
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A parsed head. length None: chunked, or until the connection closes. size: bytes of the head itself."""
+    """A parsed head. length None: chunked, or until the connection closes (`close` is set then). size: bytes of the head itself."""
 
     size: int
     status: int
@@ -30,21 +34,33 @@ def parse_head(raw: bytes) -> Head:
     """From the bytes up to and with the blank line."""
     lines = raw[:-4].split(b"\r\n")
     version, _, rest = lines[0].partition(b" ")
-    if version not in (b"HTTP/1.1", b"HTTP/1.0") or not rest[:3].isdigit():
+    code, _, _ = rest.partition(b" ")
+    if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit() or code < b"100":
         raise Malformed(f"status line {lines[0][:60]!r}")
-    fields = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise Malformed(f"header line {line[:60]!r}")
-        fields[name.strip().lower()] = value.strip()
-    status = int(rest[:3])
-    chunked = fields.get(b"transfer-encoding", b"").lower() == b"chunked"
+    fields = _fields(lines[1:])
+    status = int(code)
+    coding = fields.get(b"transfer-encoding", b"").lower()
+    if coding not in (b"", b"chunked", b"identity"):
+        raise Malformed(f"transfer-encoding {coding[:40]!r}")
+    chunked = coding == b"chunked"
     length = None if chunked else _number(fields, b"content-length")
     if status in (204, 304) or status < 200:
         length, chunked = 0, False
-    close = fields.get(b"connection", b"").lower() == b"close" or version == b"HTTP/1.0"
+    options = [option.strip() for option in fields.get(b"connection", b"").lower().split(b",")]
+    persistent = version == b"HTTP/1.1" or b"keep-alive" in options
+    close = b"close" in options or not persistent or (length is None and not chunked)
     return Head(len(raw), status, length, chunked, close, _number(fields, b"inference-header-content-length"))
+
+
+def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name, value = name.lower(), value.strip()
+        if not colon or not name.strip() or (fields.get(name, value) != value and name == b"content-length"):
+            raise Malformed(f"header line {line[:60]!r}")
+        fields[name] = value
+    return fields
 
 
 def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:
@@ -59,110 +75,139 @@ def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:
 class Reply:
     """One reply in the making. `body` keeps its first bytes only."""
 
-    __slots__ = ("_buffer", "_chunk_left", "_left", "body", "extra", "head")
+    __slots__ = ("_buffer", "_left", "_part", "body", "extra", "head", "raw_head")
 
     def __init__(self) -> None:
         self.head: Head | None = None
+        self.raw_head = b""
         self.body = bytearray()
         self.extra = False
-        self._buffer = b""
+        self._buffer = bytearray()
+        # Bytes still to come: of the body, or of the current chunk.
         self._left = 0
-        self._chunk_left: int | None = None
+        self._part = CHUNK_SIZE
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes | bytearray | memoryview) -> bool:
         """Take bytes in; True when the reply is whole (`extra`: bytes came after it)."""
-        if self.head is None:
+        head = self.head
+        if head is None:
             self._buffer += data
-            if not self._take_head():
+            head = self._take_head()
+            if head is None:
                 return False
-            data, self._buffer = self._buffer, b""
-        if self.head is not None and self.head.chunked:
-            return self._feed_chunks(data)
-        return self._feed_body(data)
+            data, self._buffer = self._buffer, bytearray()
+        if head.chunked:
+            self._buffer += data
+            return self._take_chunks()
+        return self._take_body(head, data)
 
     def end(self) -> bool:
         """The connection was closed: True when that ends the reply properly."""
         return self.head is not None and self.head.length is None and not self.head.chunked
 
-    def _take_head(self) -> bool:
+    def _take_head(self) -> Head | None:
         """Cut the head off the buffer; interim replies (1xx) are dropped."""
         while True:
-            end = self._buffer.find(b"\r\n\r\n")
+            end = self._buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
             if end < 0:
-                if len(self._buffer) > HEAD_LIMIT:
+                if len(self._buffer) >= HEAD_LIMIT:
                     raise Malformed(f"no end of head in {HEAD_LIMIT} bytes")
                 if not b"HTTP/1.".startswith(self._buffer[:7]):
-                    raise Malformed(f"starts with {self._buffer[:20]!r}")
-                return False
-            head = parse_head(self._buffer[: end + 4])
-            self._buffer = self._buffer[end + 4 :]
+                    raise Malformed(f"starts with {bytes(self._buffer[:20])!r}")
+                return None
+            raw = bytes(self._buffer[: end + 4])
+            head = parse_head(raw)
+            del self._buffer[: end + 4]
             if head.status >= 200:
-                self.head, self._left = head, head.length or 0
-                return True
+                self.head, self.raw_head, self._left = head, raw, head.length or 0
+                return head
 
-    def _feed_body(self, data: bytes) -> bool:
+    def _take_body(self, head: Head, data: bytes | bytearray | memoryview) -> bool:
         if len(self.body) < KEEP:
             self.body += data[: KEEP - len(self.body)]
-        if self.head is None or self.head.length is None:
+        if head.length is None:
             return False
         self._left -= len(data)
         self.extra = self._left < 0
         if self.extra:
-            del self.body[self.head.length :]
+            del self.body[head.length :]
         return self._left <= 0
 
-    def _feed_chunks(self, data: bytes) -> bool:
-        """Chunked coding: size line, bytes, CRLF, ...; trailers after the last chunk are skipped."""
-        self._buffer += data
+    def _take_chunks(self) -> bool:
+        """Chunked coding: a size line, so many bytes, CRLF, ... until size 0; then trailers, which are skipped."""
         while True:
-            if self._chunk_left is None:
-                line, found, rest = self._buffer.partition(b"\r\n")
-                if not found:
-                    if len(line) > 1024:
-                        raise Malformed("chunk size line without end")
+            if self._left:
+                taken = min(self._left, len(self._buffer))
+                self.body += self._buffer[: min(taken, KEEP - len(self.body))]
+                del self._buffer[:taken]
+                self._left -= taken
+                if self._left:
                     return False
-                try:
-                    self._chunk_left = int(line.partition(b";")[0], 16)
-                except ValueError:
-                    raise Malformed(f"chunk size {line[:20]!r}") from None
-                if self._chunk_left < 0:
-                    raise Malformed(f"chunk size {line[:20]!r}")
-                self._buffer = rest
-            if self._chunk_left == 0:
-                end = 0 if self._buffer.startswith(b"\r\n") else self._buffer.find(b"\r\n\r\n")
-                if end < 0:
-                    return False
-                self.extra = len(self._buffer) > end + (2 if end == 0 else 4)
-                return True
-            if len(self._buffer) < self._chunk_left + 2:
+            line = self._take_line()
+            if line is None:
                 return False
-            if self._buffer[self._chunk_left : self._chunk_left + 2] != b"\r\n":
-                raise Malformed("chunk without its end")
-            self.body += self._buffer[: min(self._chunk_left, max(KEEP - len(self.body), 0))]
-            self._buffer = self._buffer[self._chunk_left + 2 :]
-            self._chunk_left = None
+            if self._part == CHUNK_SIZE:
+                self._left = _chunk_size(line)
+                self._part = CHUNK_END if self._left else TRAILER
+            elif self._part == CHUNK_END:
+                if line:
+                    raise Malformed("chunk without its end")
+                self._part = CHUNK_SIZE
+            elif not line:
+                self.extra = bool(self._buffer)
+                return True
+
+    def _take_line(self) -> bytes | None:
+        end = self._buffer.find(b"\r\n", 0, LINE_LIMIT)
+        if end < 0:
+            if len(self._buffer) >= LINE_LIMIT:
+                raise Malformed("line of a chunk without end")
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 2]
+        return line
 
 
-def failure_of(status: int, body: bytes) -> str | None:
-    """Why a whole reply is no success; None when it is one. An error with status 200 is an error."""
-    if status == 200 and not body.lstrip()[:9].startswith(b'{"error"'):
-        return None
-    try:
-        text = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError):
-        text = bytes(body[:200]).decode(errors="replace").strip()
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    # int() alone would take signs, underscores and 0x.
+    if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
+        raise Malformed(f"chunk size {line[:20]!r}")
+    return int(digits, 16)
+
+
+def problem_of(head: Head, body: bytes | bytearray) -> str | None:
+    """Why a whole reply is no inference; None when it is one. An error with status 200 is an error.
+
+    body: its first KEEP bytes.
+    """
+    if head.status != 200:
+        return _refusal(head.status, body)
+    text = body if head.json_length is None else body[: head.json_length]
+    if len(body) >= KEEP and len(text) >= KEEP:
+        # Longer than what was kept: no error text is.
+        return None if text.startswith(b"{") else "malformed reply: no JSON in it"
+    reply = _json(text)
+    if not isinstance(reply, dict):
+        return "malformed reply: its JSON part does not parse"
+    if "error" in reply:
+        return _refusal(200, body)
+    if "outputs" not in reply:
+        return "malformed reply: no outputs in it"
+    return None
+
+
+def _refusal(status: int, body: bytes | bytearray) -> str:
+    reply = _json(body)
+    text = reply.get("error") if isinstance(reply, dict) else None
+    if text is None:
+        text = bytes(body[:200]).decode(errors="replace")
     return f"HTTP {status}: {text}" if text else f"HTTP {status}"
 
 
-def full_check(head: Head, body: bytes) -> str | None:
-    """What is wrong with the first reply of an order, looked at closely: is it an inference at all?"""
-    text = body[: head.json_length] if head.json_length is not None else body
-    if len(body) >= KEEP and (head.json_length is None or head.json_length > KEEP):
-        return None  # longer than what was kept
+def _json(text: bytes | bytearray) -> Any:
+    """None where it does not parse."""
     try:
-        reply = json.loads(bytes(text))
-    except ValueError:
-        return "malformed reply: its JSON part does not parse"
-    if not isinstance(reply, dict) or "outputs" not in reply:
-        return "malformed reply: no outputs in it"
-    return None
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -15,6 +15,7 @@ from typing import Any
 
 REPORT_EVERY_NS = 50_000_000
 MAX_MESSAGES = 50
+MESSAGE_LENGTH = 300
 
 
 class Tally:
@@ -32,8 +33,8 @@ class Tally:
         self.next_report_ns = time.monotonic_ns() + REPORT_EVERY_NS
 
     def failed(self, message: str) -> None:
-        """Count a failure; the messages of one report are bounded."""
-        message = message[:300]
+        """Count a failure; the messages of one report are bounded, in length (one line) and in number."""
+        message = " ".join(message[:MESSAGE_LENGTH].split())
         if message not in self._failures and len(self._failures) >= MAX_MESSAGES:
             message = "other failures"
         self._failures[message] = self._failures.get(message, 0) + 1
