@@ -111,7 +111,8 @@ _ALL: tuple[Metric, ...] = (
     Metric("energy_per_inference", "Energy per Inference (J)", "J", 1, "lower", "phase",
            "Energy of the GPUs in the measured time / inferences: from the energy counter where it refreshed at least"
            " twice within a slice, else average power x time (then a note says so).",
-           ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption", "DCGM_FI_DEV_POWER_USAGE"), digits=6),
+           ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption", "DCGM_FI_DEV_POWER_USAGE",
+            "nv_gpu_power_usage"), digits=6),
     Metric("gpu_used_memory", "GPU Memory Usage (MB)", "MB", MB, "lower", "gpu",
            "Largest GPU memory in use while the phase ran.",
            ("DCGM_FI_DEV_FB_USED", "nv_gpu_memory_used_bytes"), "max", 1, first_round=True),
@@ -134,7 +135,7 @@ _ALL: tuple[Metric, ...] = (
     Metric("gpu_free_memory", "GPU Memory Available (MB)", "MB", MB, "higher", "gpu",
            "Smallest free GPU memory while the phase ran.", ("DCGM_FI_DEV_FB_FREE",), "min", 1, first_round=True),
     Metric("gpu_total_memory", "GPU Memory Total (MB)", "MB", MB, "", "gpu", "Memory of the GPU.",
-           ("nv_gpu_memory_total_bytes",), "max", 1),
+           ("DCGM_FI_DEV_FB_TOTAL", "nv_gpu_memory_total_bytes"), "max", 1),
     Metric("gpu_reserved_memory", "GPU Memory Reserved (MB)", "MB", MB, "lower", "gpu",
            "Memory that the driver keeps for itself.", ("DCGM_FI_DEV_FB_RESERVED",), "max", 1),
     Metric("gpu_temperature", "GPU Temperature (C)", "C", 1, "lower", "gpu", "Highest temperature.",
@@ -152,16 +153,19 @@ _ALL: tuple[Metric, ...] = (
     Metric("gpu_energy", "GPU Energy (J)", "J", 1, "lower", "gpu", "Energy of the GPU in the measured time.",
            ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"), "sum", 2),
     Metric("gpu_fresh_samples", "GPU Samples", "refreshes", 1, "higher", "gpu",
-           "Distinct refreshes of the GPU's telemetry inside the measured time: how many readings the figures stand on.",
+           "Distinct refreshes of the GPU Source inside the measured time: how many readings the figures stand on.",
            (), "sum", 0),
+    Metric("gpu_refresh_interval", "GPU Refresh (s)", "s", 1, "lower", "gpu",
+           "Seconds between refreshes of the GPU Source, as its pages showed them (a DCGM exporter: 30 by default); no finer"
+           " than monitoring_interval.", (), "max", 1),
     Metric("cpu_used_ram", "RAM Usage (MB)", "MB", MB, "lower", "host",
            "Largest memory in use: of the server's processes where they are ours, else of its host.",
            ("server processes (USS)", "nv_cpu_memory_used_bytes"), "max", 1, first_round=True),
     Metric("cpu_available_ram", "RAM Available (MB)", "MB", MB, "higher", "host",
            "Smallest memory left on the server's host.",
-           ("host", "nv_cpu_memory_total_bytes - nv_cpu_memory_used_bytes"), "min", 1, first_round=True),
+           ("host memory available", "nv_cpu_memory_total_bytes - nv_cpu_memory_used_bytes"), "min", 1, first_round=True),
     Metric("cpu_utilization", "CPU Utilization (%)", "%", PERCENT, "", "host",
-           "Average CPU utilization of the server's host, all processes.", ("nv_cpu_utilization", "host"), "avg", 1),
+           "Average CPU utilization of the server's host, all processes.", ("nv_cpu_utilization",), "avg", 1),
     Metric("server_cpu", "Server CPU (cores)", "cores", 1, "lower", "host",
            "Average CPU of the server's processes, where they are ours.", ("server processes",), "avg", 2),
     Metric("client_cpu", "Client CPU (%)", "%", PERCENT, "lower", "phase",
@@ -217,7 +221,7 @@ OWN_INFERENCE_FIELDS = (
 )  # fmt: skip
 OWN_GPU_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",
-    "gpu_energy", "gpu_fresh_samples", "gpu_model", "gpu_source", "status", "notes",
+    "gpu_energy", "gpu_fresh_samples", "gpu_refresh_interval", "gpu_model", "gpu_source", "status", "notes",
 )  # fmt: skip
 OWN_SERVER_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "cpu_used_ram", "cpu_available_ram",

@@ -60,9 +60,13 @@ def _stale(name: str, source: str, seconds: float, cadences: Mapping[str, float]
 
 
 def across(metric: Metric, readings: Iterable[Reading]) -> float | None:
-    """One figure for several GPUs: the metric's own way of reducing; None where no GPU has a value."""
+    """One figure for several GPUs: the metric's own way of reducing; None where no GPU has a value.
+
+    A sum needs all of them: some GPUs' joules are not the joules of all.
+    """
+    readings = tuple(readings)
     values = [reading.value for reading in readings if reading.value is not None]
-    if not values:
+    if not values or (metric.reduce == "sum" and len(values) < len(readings)):
         return None
     average = sum(values) / len(values)
     return {"max": max(values), "min": min(values), "avg": average, "sum": sum(values)}[metric.reduce]

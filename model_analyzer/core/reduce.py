@@ -8,7 +8,7 @@ from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
-from model_analyzer.core.reading import across, disagreement, read_metric
+from model_analyzer.core.reading import across, disagreement, read_metric, source_of
 from model_analyzer.core.stats import remarks
 from model_analyzer.core.stopping import Verdict
 from model_analyzer.core.telemetry import Reading, Summaries, merge
@@ -160,10 +160,9 @@ def read_telemetry(
     """(host tag -> reading, GPU key -> tag -> reading); memory figures from the first slice only."""
     whole = merge(slices)
     first = slices[0] if slices else {}
-    absent = "; ".join(f"{source}: {text}" for source, text in sorted(problems.items()))
 
     def read(metric: Metric, subject: str) -> Reading:
-        why = absent or ("no source reports it" if subject else "not reported by the server")
+        why = _why_absent(metric, problems, subject)
         summaries = first if metric.first_round else whole
         found = read_metric(metric, subject, summaries, seconds, why, cadences)
         if found.value is None and metric.first_round:
@@ -177,10 +176,30 @@ def read_telemetry(
     host = {metric.tag: read(metric, "") for metric in host_metrics()}
     gpus = {key: {metric.tag: read(metric, key) for metric in gpu_metrics()} for key in gpu_keys}
     for key, readings in gpus.items():
-        fresh = max((summary.fresh for series, summary in whole.items() if series.subject == key), default=0)
-        source = readings["gpu_utilization"].source or readings["gpu_used_memory"].source
-        readings["gpu_fresh_samples"] = Reading(float(fresh), source)
+        fresh = _refreshes(whole, key)
+        source = readings["gpu_utilization"].source or readings["gpu_used_memory"].source or next(iter(fresh), "")
+        readings["gpu_fresh_samples"] = Reading(float(fresh.get(source, 0)), source)
+        every_s = cadences.get(source)
+        reason = None if every_s is not None else "fewer than two refreshes were seen"
+        readings["gpu_refresh_interval"] = Reading(every_s, source, reason=reason)
     return host, gpus
+
+
+def _why_absent(metric: Metric, problems: Mapping[str, str], subject: str) -> str:
+    """What is wrong with the sources that could show the metric; else that they do not."""
+    sources = dict.fromkeys(source_of(name) for name in metric.sources)
+    told = "; ".join(f"{source}: {problems[source]}" for source in sources if source in problems)
+    return told or (f"no source reports {' or '.join(metric.sources)}" if subject else "not reported by the server")
+
+
+def _refreshes(summaries: Summaries, key: str) -> dict[str, int]:
+    """Source -> distinct refreshes that showed the GPU."""
+    found: dict[str, int] = {}
+    for series, summary in summaries.items():
+        if series.subject == key:
+            source = source_of(series.name)
+            found[source] = max(summary.fresh, found.get(source, 0))
+    return found
 
 
 def _gpu_values(
@@ -200,22 +219,30 @@ def _gpu_values(
         if values[metric.tag] is None:
             reasons[metric.tag] = next((r.reason for r in readings if r.reason), no_gpu_reason(problems))
     count = sum(piece.stats.count for piece in slices) * inferences
-    joules, energy_note = _energy(values, seconds)
+    joules, energy_note = _energy(gpus.values(), seconds)
     values["energy_per_inference"] = joules / count if joules is not None and count else None
     if values["energy_per_inference"] is None:
-        reasons["energy_per_inference"] = reasons.get("gpu_energy", "no inference")
+        told = (readings["gpu_energy"].reason for readings in gpus.values())
+        absent = next((reason for reason in told if reason), no_gpu_reason(problems))
+        reasons["energy_per_inference"] = "no inference" if joules is not None else absent
     whole = merge(telemetry)
     notes = [note for key in gpus if (note := disagreement(key, whole, seconds))]
     notes += [reading.note for readings in gpus.values() for reading in readings.values() if reading.note]
     return values, reasons, notes + ([energy_note] if energy_note else [])
 
 
-def _energy(values: Values, seconds: float) -> tuple[float | None, str | None]:
-    if values["gpu_energy"] is not None:
-        return values["gpu_energy"], None
-    if values["gpu_power_usage"] is not None:
-        return values["gpu_power_usage"] * seconds, "energy is average power x time"
-    return None, None
+def _energy(gpus: Iterable[Mapping[str, Reading]], seconds: float) -> tuple[float | None, str | None]:
+    """Joules of all GPUs together, and a note where power stands in for a counter; None where one GPU has neither."""
+    joules: list[float] = []
+    note = None
+    for readings in gpus:
+        energy, power = readings["gpu_energy"].value, readings["gpu_power_usage"].value
+        if energy is None:
+            if power is None:
+                return None, None
+            energy, note = power * seconds, "energy is average power x time"
+        joules.append(energy)
+    return (sum(joules) if joules else None), note
 
 
 def no_gpu_reason(problems: Mapping[str, str]) -> str:
@@ -240,11 +267,14 @@ def _client_limit(slices: Sequence[Slice]) -> tuple[bool, tuple[str, ...]]:
 
 
 def gpu_refreshes(slices: Sequence[Slice]) -> int | None:
-    """Distinct refreshes of the slowest GPU inside these slices; None without a GPU."""
+    """Distinct refreshes of the slowest GPU inside these slices; None without a GPU.
+
+    Of the exporter where one shows the GPU, as its figures come first; else of Triton.
+    """
     keys = {key for piece in slices for key in piece.gpus}
     whole = merge(piece.telemetry for piece in slices)
-    fresh = [max((s.fresh for series, s in whole.items() if series.subject == key), default=0) for key in keys]
-    return min(fresh) if fresh else None
+    found = [_refreshes(whole, key) for key in keys]
+    return min((each.get("dcgm", each.get("triton", 0)) for each in found), default=None)
 
 
 def _distinct(notes: Iterable[str]) -> tuple[str, ...]:

@@ -173,14 +173,25 @@ def merge(parts: Iterable[Summaries]) -> Summaries:
     return merged
 
 
+def cadences(pages: Iterable[Page]) -> dict[str, float]:
+    """Source -> every how many seconds it refreshes, for the sources of which that can be told."""
+    pages = tuple(pages)
+    found = {source: cadence_s(pages, source) for source in dict.fromkeys(page.source for page in pages)}
+    return {source: seconds for source, seconds in found.items() if seconds is not None}
+
+
 def cadence_s(pages: Iterable[Page], source: str) -> float | None:
-    """Every how many seconds a source refreshes, as its pages show; None below two refreshes or where it is live."""
-    gaps: list[float] = []
+    """Every how many seconds a source refreshes, as its pages show; of several exporters the slowest.
+
+    None below two refreshes, or where it is read live. Never below the time between scrapes.
+    """
+    slowest: float | None = None
     for (kind, _), origin in _by_origin(pages).items():
-        if kind == source and origin[-1].fingerprint is not None:
-            times = [page.time_ns for page, fresh in _freshness(origin) if fresh]
-            gaps += [(after - before) / 1e9 for before, after in pairwise(times)]
-    return median(gaps) if gaps else None
+        times = [page.time_ns for page, fresh in _freshness(origin) if fresh and page.fingerprint is not None]
+        if kind == source and len(times) > 1:
+            gap_s = median(after - before for before, after in pairwise(times)) / 1e9
+            slowest = max(gap_s, slowest or 0.0)
+    return slowest
 
 
 def select_gpus(pages: Iterable[Page], choice: GpuChoice) -> tuple[tuple[str, ...], str | None]:
@@ -193,23 +204,52 @@ def select_gpus(pages: Iterable[Page], choice: GpuChoice) -> tuple[tuple[str, ..
     dcgm: dict[str, Gpu] = {}
     for page in pages:
         (triton if page.source == "triton" else dcgm).update(page.gpus)
-    everything = {**triton, **dcgm}
-    if choice.wanted is not None:
-        chosen = [key for key, gpu in everything.items() if _parent(key) in choice.wanted or key in choice.wanted
-                  or (gpu.index and gpu.index in choice.wanted)]  # fmt: skip
-        missing = [name for name in choice.wanted if not any(_is(name, key, everything[key]) for key in chosen)]
-        return tuple(sorted(chosen)), f"gpus asked for but not seen: {', '.join(missing)}" if missing else None
-    if triton:
-        return tuple(sorted(key for key in everything if key in triton or _parent(key) in triton)), None
-    ours = [
+    ours = {
         key for key, gpu in dcgm.items() if choice.pod and (gpu.pod, gpu.namespace) == (choice.pod, choice.namespace)
-    ]
-    if ours:
-        return tuple(sorted(ours)), None
-    if not dcgm:
-        return (), None
-    note = f"all {len(dcgm)} GPUs of the exporter are shown, Triton names none: some may work for others; set `gpus`"
-    return tuple(sorted(dcgm)), note
+    }
+    if choice.wanted is not None:
+        chosen, note = _asked_for(choice.wanted, triton, {**triton, **dcgm})
+    elif triton:
+        chosen, note = _of_triton(triton, dcgm, ours)
+    elif ours or not dcgm:
+        chosen, note = ours, None
+    else:
+        note = f"all {len(dcgm)} GPUs of the exporter are shown, Triton names none: {_OTHERS}"
+        chosen = set(dcgm)
+    return tuple(sorted(chosen)), note
+
+
+_OTHERS = "some may work for others; set `gpus`"
+
+
+def _asked_for(
+    wanted: Sequence[str], triton: Mapping[str, Gpu], known: Mapping[str, Gpu]
+) -> tuple[set[str], str | None]:
+    chosen = {key for key, gpu in known.items() if any(_is(name, key, gpu) for name in wanted)}
+    missing = [name for name in wanted if not any(_is(name, key, known[key]) for key in chosen)]
+    nameless = {key for key in triton if not known[key].index} - chosen
+    if missing and all(name.isdigit() for name in missing) and len(missing) == len(nameless):
+        # A server of ours was started with these devices visible only, and its page gives no index.
+        return chosen | nameless, f"gpus {', '.join(missing)}: taken as what Triton reports, which gives no index"
+    if missing:
+        return chosen, f"gpus asked for but not seen: {', '.join(missing)}"
+    for name in wanted:
+        several = {_parent(key) for key in chosen if known[key].index == name}
+        if len(several) > 1:
+            return chosen, f"gpus {name}: {len(several)} exporters have a GPU of this index; give UUIDs to choose"
+    return chosen, None
+
+
+def _of_triton(triton: Mapping[str, Gpu], dcgm: Mapping[str, Gpu], ours: set[str]) -> tuple[set[str], str | None]:
+    """Triton names whole GPUs. Of one that is cut into MIG instances our pod's own count, where they are known."""
+    chosen: set[str] = set()
+    note = None
+    for gpu in triton:
+        instances = {key for key in dcgm if key != gpu and _parent(key) == gpu}
+        chosen |= instances & ours or {gpu, *instances}
+        if len(instances) > 1 and not instances & ours:
+            note = f"all {len(instances)} MIG instances of {gpu} are shown: {_OTHERS}"
+    return chosen, note
 
 
 def _parent(key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 from model_analyzer.core.telemetry import Gpu, Page
@@ -14,6 +14,7 @@ class Recorder:
     """Keeps the pages of all sources. Start before use, stop at the end; every method may be called from any thread."""
 
     def __init__(self, samplers: Sequence[Sampler], interval_s: float, clock: Clock) -> None:
+        self._clock = clock
         self._loops = [_Loop(sampler, interval_s, clock) for sampler in samplers]
 
     def start(self) -> None:
@@ -26,17 +27,22 @@ class Recorder:
         for loop in self._loops:
             loop.halt()
         for loop in self._loops:
-            loop.join(5.0)
+            if loop.ident is not None:  # it was started
+                loop.join(5.0)
 
-    def nudge(self) -> None:
-        """Scrape every source now, without waiting for it."""
-        for loop in self._loops:
-            loop.wake.set()
+    def nudge(self, wait_s: float = 0.0) -> None:
+        """Scrape every source now; wait so long at most until each has been."""
+        counts = [loop.nudge() for loop in self._loops]
+        deadline_ns = self._clock.now_ns() + int(wait_s * 1e9)
+        for loop, count in zip(self._loops, counts, strict=True):
+            loop.await_scrape(count, max(0, deadline_ns - self._clock.now_ns()) / 1e9)
 
     def scrape_now(self, source: str) -> Page:
-        """Scrape one source in this thread; the page is kept, too."""
-        loop = next(loop for loop in self._loops if loop.sampler.name == source)
-        return loop.scrape()
+        """Scrape one source in this thread; the page is kept, too. A source that is not there is a page that says so."""
+        for loop in self._loops:
+            if loop.sampler.name == source:
+                return loop.scrape()
+        return Page(source, "", self._clock.now_ns(), problem=f"{source} is not watched")
 
     def pages(self) -> list[Page]:
         """Every page kept, source by source, oldest first."""
@@ -48,21 +54,21 @@ class Recorder:
             loop.forget_before(time_ns)
 
     def latest_gpus(self) -> dict[str, Gpu]:
-        """What the sources last said of each GPU; DCGM says more than Triton."""
+        """What the kept pages last said of each GPU, one that has gone included; DCGM says more than Triton."""
         gpus: dict[str, Gpu] = {}
         for loop in sorted(self._loops, key=lambda loop: loop.sampler.name == "dcgm"):
-            for page in loop.pages()[-1:]:
+            for page in loop.pages():
                 gpus.update(page.gpus)
         return gpus
 
     def problems(self) -> dict[str, str]:
-        """Source -> why its last scrape failed, for those whose did."""
-        found = {}
+        """Source -> why its last scrape failed, for those whose did; several exporters' reasons together."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
         for loop in self._loops:
             for page in loop.pages()[-1:]:
                 if page.problem is not None:
-                    found[page.source] = page.problem
-        return found
+                    found[page.source].append(page.problem)
+        return {source: "; ".join(texts) for source, texts in found.items()}
 
 
 class _Loop(threading.Thread):
@@ -71,38 +77,64 @@ class _Loop(threading.Thread):
     def __init__(self, sampler: Sampler, interval_s: float, clock: Clock) -> None:
         super().__init__(name=f"telemetry-{sampler.name}", daemon=True)
         self.sampler = sampler
-        self.wake = threading.Event()
         self._interval_ns = int(interval_s * 1e9)
         self._clock = clock
-        self._halted = False
         self._pages: deque[Page] = deque()
-        self._lock = threading.Lock()
+        # Guards all that follows, and the pages. Scrapes of this thread are numbered from 1.
+        self._changed = threading.Condition()
+        self._begun = self._ended = self._asked = 0
+        self._halted = False
 
     def run(self) -> None:
-        due = self._clock.now_ns()
-        while not self._halted:
+        due_ns = self._clock.now_ns()
+        while (began_ns := self._await_turn(due_ns)) is not None:
             self.scrape()
+            with self._changed:
+                self._ended = self._begun
+                self._changed.notify_all()
             # To the due time, not by the interval: the scrape's own time does not add up.
-            due = max(due + self._interval_ns, self._clock.now_ns())
-            if self.wake.wait(max(0, due - self._clock.now_ns()) / 1e9):
-                self.wake.clear()
-                due = self._clock.now_ns()
+            due_ns = max(began_ns + self._interval_ns, self._clock.now_ns())
+
+    def _await_turn(self, due_ns: int) -> int | None:
+        """Wait until a scrape is due, or asked for; when it was due, or None at the end."""
+        with self._changed:
+            wait_s = max(0, due_ns - self._clock.now_ns()) / 1e9
+            self._changed.wait_for(lambda: self._halted or self._asked > self._begun, wait_s)
+            if self._halted:
+                return None
+            asked = self._asked > self._begun
+            self._begun += 1
+            return self._clock.now_ns() if asked else due_ns
+
+    def nudge(self) -> int:
+        """Ask for a scrape that begins from now on; its number."""
+        with self._changed:
+            self._asked = self._begun + 1
+            self._changed.notify_all()
+            return self._asked
+
+    def await_scrape(self, number: int, timeout_s: float) -> None:
+        """Wait until that scrape has ended, or for so long."""
+        if self.is_alive():
+            with self._changed:
+                self._changed.wait_for(lambda: self._halted or self._ended >= number, timeout_s)
 
     def halt(self) -> None:
-        self._halted = True
-        self.wake.set()
+        with self._changed:
+            self._halted = True
+            self._changed.notify_all()
 
     def scrape(self) -> Page:
         page = self.sampler.sample()
-        with self._lock:
+        with self._changed:
             self._pages.append(page)
         return page
 
     def pages(self) -> list[Page]:
-        with self._lock:
+        with self._changed:
             return list(self._pages)
 
     def forget_before(self, time_ns: int) -> None:
-        with self._lock:
+        with self._changed:
             while self._pages and self._pages[0].time_ns < time_ns:
                 self._pages.popleft()

@@ -10,7 +10,7 @@ from model_analyzer.core.measurement import Baseline, Environment, Measurement
 from model_analyzer.core.plan import Group
 from model_analyzer.core.reduce import no_gpu_reason, read_telemetry
 from model_analyzer.core.search import Search
-from model_analyzer.core.telemetry import select_gpus, summarise
+from model_analyzer.core.telemetry import cadences, select_gpus, summarise
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import GroupDriver, Parts, ServerDied, Settings
 from model_analyzer.engine.recorder import Recorder
@@ -128,7 +128,7 @@ class Run:
         pages = recorder.pages()
         gpus, gpu_note = select_gpus(pages, self._settings.gpus)
         telemetry = summarise(pages, start_ns, end_ns, gpus)
-        host, readings = read_telemetry([telemetry], seconds, gpus, recorder.problems(), {})
+        host, readings = read_telemetry([telemetry], seconds, gpus, recorder.problems(), cadences(pages))
         notes = (*self._loaded_note(server), *([gpu_note] if gpu_note else []))
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
         return Baseline(

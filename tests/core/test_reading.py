@@ -96,12 +96,15 @@ def test_a_name_tells_its_source() -> None:
     assert [source_of(name) for name in names] == ["dcgm", "triton", "host"]
 
 
-@pytest.mark.parametrize(
-    ("tag", "value"), [("gpu_used_memory_max", 7), ("gpu_utilization", 5), ("gpu_free_memory", 3), ("gpu_energy", 10)]
-)
+@pytest.mark.parametrize(("tag", "value"), [("gpu_used_memory_max", 7), ("gpu_utilization", 5), ("gpu_free_memory", 3)])
 def test_several_gpus_make_one_figure(tag: str, value: float) -> None:
     readings = [Reading(3.0), Reading(None, reason="stale"), Reading(7.0)]
     assert across(METRICS[tag], readings) == value
+
+
+def test_a_sum_needs_every_gpu() -> None:
+    assert across(METRICS["gpu_energy"], [Reading(3.0), Reading(7.0)]) == 10
+    assert across(METRICS["gpu_energy"], [Reading(3.0), Reading(None, reason="stale")]) is None
 
 
 def test_no_gpu_with_a_value_makes_none() -> None:

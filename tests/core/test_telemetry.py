@@ -17,6 +17,7 @@ from model_analyzer.core.telemetry import (
     Summaries,
     Summary,
     cadence_s,
+    cadences,
     counter_deltas,
     merge,
     select_gpus,
@@ -28,7 +29,7 @@ from model_analyzer.core.telemetry import (
 S = 1_000_000_000
 USED = Series("DCGM_FI_DEV_FB_USED", "GPU-a")
 ENERGY = Series("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "GPU-a")
-LEFT = Series("host", "")
+LEFT = Series("host memory available", "")
 
 
 def dcgm(second: float, values: Mapping[Series, float], fingerprint: int = 0, origin: str = "one") -> Page:
@@ -210,6 +211,11 @@ class TestCadence:
     def test_of_a_live_source_is_none(self) -> None:
         assert cadence_s([Page("host", "here", second * S, {LEFT: 1.0}) for second in range(9)], "host") is None
 
+    def test_of_several_exporters_is_that_of_the_slowest(self) -> None:
+        quick, slow = scraped(cadence=1, every=1, until=100), scraped(cadence=20, every=1, until=100)
+        pages = [*quick, *(replace(page, origin="two") for page in slow)]
+        assert cadences(pages) == {"dcgm": pytest.approx(20)}
+
     def test_of_another_source_is_none(self) -> None:
         assert cadence_s(scraped(cadence=1, every=1, until=10), "triton") is None
 
@@ -263,12 +269,33 @@ class TestSelectGpus:
     def test_no_gpu_at_all(self) -> None:
         assert select_gpus([Page("triton", "t", 0), Page("host", "h", 0)], GpuChoice()) == ((), None)
 
-    @pytest.mark.xfail(
-        strict=True, reason="Triton names the parent: all instances are taken, other pods' too, silently"
-    )
     def test_of_the_instances_of_tritons_gpu_our_pods_own(self) -> None:
         pages = [gpus_page("dcgm", A_1=self.A, A_2=self.B), gpus_page("triton", A=Gpu())]
         assert select_gpus(pages, GpuChoice(None, "ours", "space")) == (("A/1",), None)
+
+    def test_of_the_instances_of_tritons_gpu_all_of_them_only_with_a_note(self) -> None:
+        pages = [gpus_page("dcgm", A_1=self.A, A_2=self.B), gpus_page("triton", A=Gpu())]
+        chosen, note = select_gpus(pages, GpuChoice())
+        assert chosen == ("A", "A/1", "A/2")
+        assert "all 2 MIG instances of A are shown: some may work for others" in str(note)
+
+    def test_an_index_of_a_server_of_ours_that_reports_no_index(self) -> None:
+        # It was started with CUDA_VISIBLE_DEVICES=3 and sees that one only.
+        chosen, note = select_gpus([gpus_page("triton", A=Gpu())], GpuChoice(("3",)))
+        assert chosen == ("A",)
+        assert "gives no index" in str(note)
+
+    def test_an_index_among_more_gpus_than_asked_for_is_not_guessed(self) -> None:
+        chosen, note = select_gpus([gpus_page("triton", A=Gpu(), B=Gpu())], GpuChoice(("0",)))
+        assert (chosen, note) == ((), "gpus asked for but not seen: 0")
+
+    def test_an_index_that_two_nodes_have_is_told(self) -> None:
+        chosen, note = select_gpus([gpus_page("dcgm", A=Gpu("H100", "0"), B=Gpu("L4", "0"))], GpuChoice(("0",)))
+        assert chosen == ("A", "B")
+        assert "give UUIDs" in str(note)
+
+    def test_the_instances_of_one_gpu_are_no_two_nodes(self) -> None:
+        assert select_gpus([gpus_page("dcgm", A_1=self.A, A_2=self.A)], GpuChoice(("0",))) == (("A/1", "A/2"), None)
 
 
 def triton(values: Mapping[str, float], problem: str | None = None) -> Page:

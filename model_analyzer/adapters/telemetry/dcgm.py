@@ -8,16 +8,20 @@ instances (whose UUID is the parent's), `modelName`, and `pod`, `namespace`,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from time import monotonic_ns
 
 from model_analyzer.adapters.telemetry.prometheus import Endpoint, PageProblem, Row
 from model_analyzer.core.metric import MIB
 from model_analyzer.core.telemetry import Gpu, Page, Series
 
+PREFIX = "DCGM_FI_"
 # Field -> factor from the exporter's unit to the project's.
 UNITS = {
     "DCGM_FI_DEV_GPU_UTIL": 0.01,
     "DCGM_FI_DEV_MEM_COPY_UTIL": 0.01,
+    "DCGM_FI_DEV_FB_TOTAL": MIB,
     "DCGM_FI_DEV_FB_USED": MIB,
     "DCGM_FI_DEV_FB_FREE": MIB,
     "DCGM_FI_DEV_FB_RESERVED": MIB,
@@ -25,9 +29,29 @@ UNITS = {
     "DCGM_FI_DEV_SM_CLOCK": 1e6,
     "DCGM_FI_DEV_MEM_CLOCK": 1e6,
 }
-# dcgm_structs.h: values from these on mean blank, not found, not supported or not permitted.
+# DCGM 4.7's fields in base units, which exporters from 4.9.0 on show (its release notes; DCGM's field identifiers,
+# 1603-1628; go-dcgm's base_unit_fields_test.go and alias_resolution_test.go) -> the name that we know them by.
+BASE_UNITS = {
+    "DCGM_FI_DEV_GPU_UTIL_RATIO": "DCGM_FI_DEV_GPU_UTIL",
+    "DCGM_FI_DEV_MEMORY_UTIL_RATIO": "DCGM_FI_DEV_MEM_COPY_UTIL",
+    "DCGM_FI_DEV_FB_CAPACITY_BYTES": "DCGM_FI_DEV_FB_TOTAL",
+    "DCGM_FI_DEV_FB_USED_BYTES": "DCGM_FI_DEV_FB_USED",
+    "DCGM_FI_DEV_FB_FREE_BYTES": "DCGM_FI_DEV_FB_FREE",
+    "DCGM_FI_DEV_FB_RESERVED_BYTES": "DCGM_FI_DEV_FB_RESERVED",
+    "DCGM_FI_DEV_BOARD_POWER_WATTS": "DCGM_FI_DEV_POWER_USAGE",
+    "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL": "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+    "DCGM_FI_DEV_SM_CLOCK_HERTZ": "DCGM_FI_DEV_SM_CLOCK",
+    "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ": "DCGM_FI_DEV_MEM_CLOCK",
+    "DCGM_FI_DEV_GPU_TEMP_CELSIUS": "DCGM_FI_DEV_GPU_TEMP",
+    "DCGM_FI_DEV_XID_ERROR": "DCGM_FI_DEV_XID_ERRORS",
+    "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO": "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
+    "DCGM_FI_PROF_TENSOR_UTIL_RATIO": "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE",
+    "DCGM_FI_PROF_DRAM_UTIL_RATIO": "DCGM_FI_PROF_DRAM_ACTIVE",
+}
+# dcgm_structs.h: values from these on mean blank, not found, not supported or not permitted. Integers: as a float,
+# the 64-bit ones are 2^63, which no integer of the page reaches.
 INT32_BLANKS = range(0x7FFFFFF0, 0x7FFFFFFF + 1)
-INT64_BLANK = float(0x7FFFFFFFFFFFFFF0)
+INT64_BLANK = 0x7FFFFFFFFFFFFFF0
 FP64_BLANK = 140737488355328.0
 FP64_BLANKS = frozenset(FP64_BLANK + n for n in range(4))
 
@@ -39,32 +63,43 @@ class DcgmSampler:
 
     def __init__(self, url: str) -> None:
         self.origin = url
-        self._endpoint = Endpoint(url)
+        self._endpoint = Endpoint(url, PREFIX)
 
     def sample(self) -> Page:
         """Scrape once; bounded in time, never raises."""
         before = monotonic_ns()
         try:
-            rows = self._endpoint.rows()
+            parsed = self._endpoint.read()
         except PageProblem as problem:
             return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
-        return page_of(rows, (before + monotonic_ns()) // 2, self.origin)
+        page = page_of(parsed.rows, (before + monotonic_ns()) // 2, self.origin)
+        return replace(page, problem=parsed.problem or page.problem)
 
 
-def page_of(rows: list[Row], time_ns: int, origin: str) -> Page:
+def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
     """Key rows by (UUID, GPU_I_ID); leave blanks out; convert units."""
     values: dict[Series, float] = {}
     gpus: dict[str, Gpu] = {}
     for row in rows:
-        if not row.name.startswith("DCGM_FI_") or not row.labels.get("UUID"):
-            continue
+        if not row.labels.get("UUID"):
+            continue  # an NVSwitch, a link, a CPU
         instance = row.labels.get("GPU_I_ID", "")
         key = row.labels["UUID"] + (f"/{instance}" if instance else "")
         gpus[key] = _gpu(row)
         if not is_blank(row.value):
-            values[Series(row.name, key)] = row.value * UNITS.get(row.name, 1.0)
+            name, value = _in_our_units(row.name, row.value)
+            values[Series(name, key)] = value
     problem = None if gpus else f"{origin}: the page has no GPU rows"
-    return Page("dcgm", origin, time_ns, values, gpus, hash(tuple(values.items())), problem)
+    return Page("dcgm", origin, time_ns, values, gpus, hash(frozenset(values.items())), problem)
+
+
+def _in_our_units(name: str, value: float) -> tuple[str, float]:
+    known = BASE_UNITS.get(name)
+    if known is None:
+        return name, value * UNITS.get(name, 1.0)
+    # DCGM 4.6 called the percentage (field 203) GPU_UTIL_RATIO; no ratio is above 1.
+    percentage = known == "DCGM_FI_DEV_GPU_UTIL" and value > 1
+    return known, value * 0.01 if percentage else float(value)
 
 
 def is_blank(value: float) -> bool:

@@ -10,6 +10,12 @@ import psutil
 
 from model_analyzer.core.telemetry import Page, Series
 
+# The kernel counts CPU time in ticks of 10 ms: over a shorter time the rate would be mostly rounding.
+LEAST_RATE_NS = 100_000_000
+AVAILABLE = Series("host memory available", "")
+MEMORY = Series("server processes (USS)", "")
+CPU = Series("server processes", "")
+
 
 class HostSampler:
     """A ports.Sampler of the host and of a server's process trees. pids: roots; none for a server elsewhere."""
@@ -19,42 +25,71 @@ class HostSampler:
     def __init__(self, pids: Sequence[int]) -> None:
         self.origin = os.uname().nodename
         self._pids = tuple(pids)
-        self._cpu_before: tuple[int, float] | None = None
+        self._before: tuple[int, dict[int, float]] | None = None
 
     def sample(self) -> Page:
         """Read once; never raises."""
         now = monotonic_ns()
-        values = {Series("host", ""): float(psutil.virtual_memory().available)} if self._pids else {}
-        problem = None
+        if not self._pids:
+            return Page(self.name, self.origin, now)
+        values = {AVAILABLE: float(psutil.virtual_memory().available)}
         tree = self._tree()
-        if tree:
-            values.update(self._processes(tree, now))
-        elif self._pids:
-            problem = "the server's processes are gone"
-        return Page(self.name, self.origin, now, values, problem=problem)
+        if not tree:
+            return Page(self.name, self.origin, now, values, problem="the server's processes are gone")
+        cpu = self._cpu(tree, now)
+        if cpu is not None:
+            values[CPU] = cpu
+        try:
+            values[MEMORY] = _memory(tree)
+        except psutil.AccessDenied:
+            # What of it can be read would look like all of it.
+            problem = "the memory of the server's processes cannot be read (they belong to another user)"
+            return Page(self.name, self.origin, now, values, problem=problem)
+        return Page(self.name, self.origin, now, values)
 
     def _tree(self) -> list[psutil.Process]:
-        found = []
+        """The processes that run. A dead one that nobody has waited for is still listed, with 0 bytes."""
+        found: list[psutil.Process] = []
         for pid in self._pids:
             try:
                 root = psutil.Process(pid)
-                found += [root, *root.children(recursive=True)]
+                found += [each for each in (root, *root.children(recursive=True)) if _runs(each)]
             except psutil.Error:
                 continue
         return found
 
-    def _processes(self, tree: Sequence[psutil.Process], now: int) -> dict[Series, float]:
-        memory = cpu = 0.0
+    def _cpu(self, tree: Sequence[psutil.Process], now: int) -> float | None:
+        """Cores in use since the last reading; None where there is none, or it is too near."""
+        if self._before is not None and now - self._before[0] < LEAST_RATE_NS:
+            return None
+        used = {}
         for process in tree:
             try:
-                # USS: what would be free again if the process ended; shared pages do not count twice.
-                memory += process.memory_full_info().uss
                 times = process.cpu_times()
             except psutil.Error:
                 continue
-            cpu += times.user + times.system
-        values = {Series("server processes (USS)", ""): memory}
-        if self._cpu_before is not None and now > self._cpu_before[0] and cpu >= self._cpu_before[1]:
-            values[Series("server processes", "")] = (cpu - self._cpu_before[1]) / (now - self._cpu_before[0]) * 1e9
-        self._cpu_before = (now, cpu)
-        return values
+            used[process.pid] = times.user + times.system
+        before, self._before = self._before, (now, used)
+        if before is None:
+            return None
+        # A process at a time: the sum would fall with each process that ends.
+        seconds = sum(max(0.0, cpu_s - before[1].get(pid, 0.0)) for pid, cpu_s in used.items())
+        return seconds / (now - before[0]) * 1e9
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _memory(tree: Sequence[psutil.Process]) -> float:
+    """Bytes that would be free again if these processes ended (USS): shared pages do not count twice."""
+    memory = 0.0
+    for process in tree:
+        try:
+            memory += process.memory_full_info().uss
+        except psutil.NoSuchProcess:
+            continue  # it ended in between
+    return memory

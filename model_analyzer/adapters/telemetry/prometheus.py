@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from time import monotonic
 
 import urllib3
 
+# READ_S is for the whole page, headers to last byte.
 CONNECT_S, READ_S = 1.0, 2.0
 PAGE_LIMIT = 32 << 20
-_COUNTER = re.compile(r"^# TYPE (\S+) counter\s*$", re.MULTILINE)
+_CHUNK = 1 << 16
+_SHOWN = 60  # characters of a broken line
 
 
 class PageProblem(Exception):  # noqa: N818 -- a finding, turned into a page's `problem`
@@ -20,68 +22,131 @@ class PageProblem(Exception):  # noqa: N818 -- a finding, turned into a page's `
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample line."""
+    """One sample line. value: an int where the page writes one, so that a 64-bit sentinel stays exact."""
 
     name: str
     labels: Mapping[str, str]
     value: float
 
 
-class Endpoint:
-    """A metrics page behind an URL, on a connection that is kept."""
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The samples asked for. problem: which of their lines cannot be read; None: none."""
 
-    def __init__(self, url: str) -> None:
+    rows: tuple[Row, ...]
+    problem: str | None = None
+
+
+class Endpoint:
+    """A metrics page behind an URL, on a connection that is kept. prefix: of the names wanted from it."""
+
+    def __init__(self, url: str, prefix: str) -> None:
         self.url = url
+        self._prefix = prefix
         timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
         self._pool = urllib3.PoolManager(num_pools=1, maxsize=2, timeout=timeout, retries=False)
 
-    def rows(self) -> list[Row]:
-        """The page's samples. Raises PageProblem."""
-        return list(parse(self._fetch()))
+    def read(self) -> Parsed:
+        """The page's samples. Raises PageProblem, its text with the URL."""
+        try:
+            parsed = parse(self._fetch(), self._prefix)
+        except PageProblem as problem:
+            raise PageProblem(f"{self.url}: {problem}") from None
+        return parsed if parsed.problem is None else Parsed(parsed.rows, f"{self.url}: {parsed.problem}")
 
     def _fetch(self) -> str:
+        deadline = monotonic() + READ_S
         try:
             reply = self._pool.request("GET", self.url, preload_content=False)
-            body = reply.read(PAGE_LIMIT + 1)
-            # A connection with an unread rest cannot be used again.
-            reply.release_conn() if len(body) <= PAGE_LIMIT else reply.close()
         except urllib3.exceptions.HTTPError as error:
-            raise PageProblem(f"{self.url}: {_plain(error)}") from error
-        if reply.status != 200:
-            raise PageProblem(f"{self.url}: HTTP {reply.status}")
-        if len(body) > PAGE_LIMIT:
-            raise PageProblem(f"{self.url}: the page is larger than {PAGE_LIMIT >> 20} MiB")
+            raise PageProblem(_plain(error)) from error
+        whole = False
+        try:
+            if reply.status != 200:
+                raise PageProblem(f"HTTP {reply.status}")
+            body = _body(reply, deadline)
+            whole = True
+        except urllib3.exceptions.HTTPError as error:
+            raise PageProblem(_plain(error)) from error
+        finally:
+            # A connection with an unread rest cannot be used again.
+            reply.release_conn() if whole else reply.close()
         if not body.strip():
-            raise PageProblem(f"{self.url}: the page is empty")
+            raise PageProblem("the page is empty")
         try:
             return body.decode()
         except UnicodeDecodeError:
-            raise PageProblem(f"{self.url}: the page is no text") from None
+            raise PageProblem("the page is no text") from None
 
 
-def parse(text: str) -> Iterator[Row]:
-    """Yield the samples of a page. Raises PageProblem where it is no Prometheus text."""
+def _body(reply: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    """All of it. A read timeout is for one recv only: a source that drips would be waited for without end."""
+    body = bytearray()
+    while chunk := reply.read1(_CHUNK):
+        body += chunk
+        if len(body) > PAGE_LIMIT:
+            raise PageProblem(f"the page is larger than {PAGE_LIMIT >> 20} MiB")
+        if monotonic() > deadline:
+            raise PageProblem(f"no whole page within {READ_S:g} s")
+    return bytes(body)
+
+
+def parse(text: str, prefix: str = "") -> Parsed:
+    """The samples of a page whose names begin with `prefix`.
+
+    A line that cannot be read costs that line only. Raises PageProblem where nothing can be read.
+    Comments are left out before the parser sees them: it follows OpenMetrics and gives the samples under a
+    `# TYPE x counter` the name `x_total`, whatever the page calls them.
+    """
+    samples = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")]
+    wanted = [line for line in samples if line.startswith(prefix)]
+    try:
+        rows = tuple(_rows(wanted or samples[:1]))
+    except _BROKEN:
+        return _parse_each(wanted or samples[:1])
+    return Parsed(rows if wanted else ())
+
+
+def _parse_each(lines: Iterable[str]) -> Parsed:
+    rows: list[Row] = []
+    broken: list[str] = []
+    for line in lines:
+        try:
+            rows += _rows([line])
+        except _BROKEN:
+            broken.append(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}...")
+    if not rows:
+        raise PageProblem(f"not a Prometheus page (cannot read `{broken[0]}`)" if broken else "the page has no values")
+    more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+    return Parsed(tuple(rows), f"cannot read the line `{broken[0]}`{more}" if broken else None)
+
+
+# What the parser raises for a line that is no sample; OverflowError: an integer beyond any float.
+_BROKEN = (ValueError, KeyError, IndexError, OverflowError)
+
+
+def _rows(lines: Iterable[str]) -> Iterator[Row]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    # The parser follows OpenMetrics and gives a counter's samples the name with `_total`, whatever the page calls
-    # them; only names that the page itself ends so keep it.
-    renamed = {f"{name}_total": name for name in _COUNTER.findall(text) if not name.endswith("_total")}
-    try:
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if isfinite(sample.value):
-                    yield Row(renamed.get(sample.name, sample.name), sample.labels, sample.value)
-    except (ValueError, KeyError, IndexError) as error:
-        raise PageProblem(f"not a Prometheus page ({error})") from None
+    for family in text_string_to_metric_families("\n".join(lines)):
+        for sample in family.samples:
+            if isfinite(sample.value):
+                yield Row(sample.name, sample.labels, sample.value)
 
 
 def _plain(error: Exception) -> str:
+    # NewConnectionError is a ConnectTimeoutError, too: it has to be asked for first.
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "connection refused" if "refused" in str(error).lower() else f"cannot connect ({_cause(error)})"
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
         return f"no connection within {CONNECT_S:g} s"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return f"no page within {READ_S:g} s"
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "connection refused" if "refused" in str(error).lower() else "cannot connect"
     if isinstance(error, urllib3.exceptions.LocationParseError | urllib3.exceptions.LocationValueError):
         return "is no URL"
     return str(error)
+
+
+def _cause(error: Exception) -> str:
+    """Such as `[Errno -2] Name or service not known`, without urllib3's name of the connection object."""
+    return str(error).rpartition(": ")[2]

@@ -5,13 +5,25 @@ Metric names and units: Triton's docs/user_guide/metrics.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from time import monotonic_ns
 
 from model_analyzer.adapters.telemetry.prometheus import Endpoint, PageProblem, Row
 from model_analyzer.core.telemetry import Gpu, Page, Series
 
+PREFIX = "nv_"
 # Gauges that the server refreshes together, every --metrics-interval-ms; counters move with each request.
 _REFRESHED = ("nv_gpu_", "nv_cpu_", "nv_energy_")
+# The server shows 0 for what it could not read (core, metrics.cc, PollDcgmMetrics and PollCpuMetrics). Where the first
+# of these is 0, which is never true, all of its row are unknown. Utilization does the same, but there 0 may be true.
+_UNKNOWN_AT_ZERO = (
+    ("nv_gpu_memory_total_bytes", "nv_gpu_memory_used_bytes"),
+    ("nv_gpu_power_usage",),
+    ("nv_cpu_memory_total_bytes", "nv_cpu_memory_used_bytes"),
+)
+# Rows of summaries and histograms: a quantile is no count, and a bucket counts what the others count.
+_PART_LABELS = ("quantile", "le")
 
 
 class TritonSampler:
@@ -21,36 +33,46 @@ class TritonSampler:
 
     def __init__(self, url: str) -> None:
         self.origin = url
-        self._endpoint = Endpoint(url)
+        self._endpoint = Endpoint(url, PREFIX)
 
     def sample(self) -> Page:
         """Scrape once; bounded in time, never raises."""
         before = monotonic_ns()
         try:
-            rows = self._endpoint.rows()
+            parsed = self._endpoint.read()
         except PageProblem as problem:
             return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
-        return page_of(rows, (before + monotonic_ns()) // 2, self.origin)
+        page = page_of(parsed.rows, (before + monotonic_ns()) // 2, self.origin)
+        return replace(page, problem=parsed.problem or page.problem)
 
 
-def page_of(rows: list[Row], time_ns: int, origin: str) -> Page:
-    """Sum a model's rows over versions and failure reasons; key GPU rows by uuid, host rows by ""."""
+def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
+    """Sum a model's rows over versions, failure reasons and GPUs; key GPU rows by uuid, host rows by "".
+
+    A model that is loaded on a GPU after the server started has the GPU's uuid on its counters, one loaded at the
+    start has not (triton-inference-server/server issue 7479): its subject is the model in both cases.
+    """
     values: dict[Series, float] = {}
     gpus: dict[str, Gpu] = {}
     for row in rows:
-        if not row.name.startswith("nv_"):
+        if any(label in row.labels for label in _PART_LABELS):
             continue
-        gpu = row.labels.get("gpu_uuid")
-        if gpu is not None:
+        model, gpu = row.labels.get("model"), row.labels.get("gpu_uuid")
+        if model is None and gpu is not None:
             gpus[gpu] = Gpu()
-        series = Series(row.name, gpu if gpu is not None else row.labels.get("model", ""))
+        series = Series(row.name, model or gpu or "")
         values[series] = values.get(series, 0.0) + row.value
+    for subject in ("", *gpus):
+        for names in _UNKNOWN_AT_ZERO:
+            if values.get(Series(names[0], subject)) == 0:
+                for name in names:
+                    values.pop(Series(name, subject), None)
     total, used = (
         values.get(Series("nv_cpu_memory_total_bytes", "")),
         values.get(Series("nv_cpu_memory_used_bytes", "")),
     )
     if total is not None and used is not None:
         values[Series("nv_cpu_memory_total_bytes - nv_cpu_memory_used_bytes", "")] = total - used
-    refreshed = hash(tuple((s, v) for s, v in values.items() if s.name.startswith(_REFRESHED)))
+    refreshed = hash(frozenset((s, v) for s, v in values.items() if s.name.startswith(_REFRESHED)))
     problem = None if values else f"{origin}: the page has no nv_* rows"
     return Page("triton", origin, time_ns, values, gpus, refreshed, problem)

@@ -5,7 +5,8 @@ import re
 import pytest
 from telemetry_pages import Replay, page, row
 
-from model_analyzer.adapters.telemetry.dcgm import DcgmSampler, is_blank
+from model_analyzer.adapters.telemetry.dcgm import DcgmSampler, is_blank, page_of
+from model_analyzer.adapters.telemetry.prometheus import Row
 from model_analyzer.core.telemetry import Gpu, GpuChoice, Page, Series, cadence_s, select_gpus, summarise
 
 MIB = 2**20
@@ -81,7 +82,6 @@ def test_mig_instances_of_one_parent_are_kept_apart(replay: Replay) -> None:
 
 # dcgm_structs.h: blank, not found, not supported, not permissioned. The exporter's README shows 9223372036854775794.
 INT64_SENTINELS = range(0x7FFFFFFFFFFFFFF0, 0x7FFFFFFFFFFFFFF4)
-UNSEEN = "prometheus_client gives ints, and an int of 2**63 - 16 is below the float INT64_BLANK, which is 2**63"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ UNSEEN = "prometheus_client gives ints, and an int of 2**63 - 16 is below the fl
     [
         *range(0x7FFFFFF0, 0x7FFFFFF4),
         *(140737488355328.0 + n for n in range(4)),
-        *(pytest.param(each, marks=pytest.mark.xfail(strict=True, reason=UNSEEN)) for each in INT64_SENTINELS),
+        *INT64_SENTINELS,
     ],
 )
 def test_a_blank_sentinel_is_absent(replay: Replay, sentinel: float) -> None:
@@ -182,7 +182,6 @@ def as_of_4_9(text: str) -> str:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="the field names of dcgm-exporter 4.9.0 are not known: every GPU cell is empty")
 def test_the_names_of_exporter_4_9_give_the_same_figures(replay: Replay) -> None:
     text = page("dcgm/t4_under_load_no_help_type.prom")
     old, new = scrape(replay, text).values, scrape(replay, as_of_4_9(text)).values
@@ -190,14 +189,26 @@ def test_the_names_of_exporter_4_9_give_the_same_figures(replay: Replay) -> None
         assert new[Series(name, T4)] == pytest.approx(old[Series(name, T4)])
 
 
-@pytest.mark.xfail(strict=True, reason="the fingerprint depends on the order of the rows")
 def test_rows_in_another_order_are_no_refresh(replay: Replay) -> None:
     text = page("dcgm/h100x8_pod_mapped.prom")
     turned = "\n".join(reversed(text.strip().splitlines())) + "\n"
     assert scrape(replay, text).fingerprint == scrape(replay, turned).fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="one broken line, of any metric, costs the whole page")
-def test_a_broken_line_costs_that_line_only(replay: Replay) -> None:
-    replay.serve("go_build_info{broken 1\n" + row("DCGM_FI_DEV_GPU_UTIL", 5))
-    assert DcgmSampler(replay.url).sample().values == {Series("DCGM_FI_DEV_GPU_UTIL", "GPU-a"): 0.05}
+def test_a_broken_line_costs_that_line_only_and_is_told(replay: Replay) -> None:
+    replay.serve('DCGM_FI_DEV_FB_USED{gpu="0 1\n' + row("DCGM_FI_DEV_GPU_UTIL", 5) + "DCGM_FI_DEV_GPU_TEMP{} x\n")
+    scraped = DcgmSampler(replay.url).sample()
+    assert scraped.values == {Series("DCGM_FI_DEV_GPU_UTIL", "GPU-a"): 0.05}
+    assert scraped.problem == f'{replay.url}: cannot read the line `DCGM_FI_DEV_FB_USED{{gpu="0 1` and 1 more'
+
+
+def test_a_broken_line_of_another_metric_is_nothing_to_us(replay: Replay) -> None:
+    scraped = scrape(replay, "go_build_info{broken 1\n" + row("DCGM_FI_DEV_GPU_UTIL", 5))
+    assert scraped.values == {Series("DCGM_FI_DEV_GPU_UTIL", "GPU-a"): 0.05}
+
+
+def test_a_percentage_under_the_name_of_a_ratio_is_seen() -> None:
+    # DCGM 4.6: field 203, GPU utilization in percent, is called DCGM_FI_DEV_GPU_UTIL_RATIO in its dcgm_fields.py.
+    for value, ratio in ((0.37, 0.37), (37, 0.37), (1.0, 1.0), (0, 0.0)):
+        found = page_of([Row("DCGM_FI_DEV_GPU_UTIL_RATIO", {"UUID": "GPU-a"}, value)], 0, "one").values
+        assert found == {Series("DCGM_FI_DEV_GPU_UTIL", "GPU-a"): pytest.approx(ratio)}

@@ -6,16 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from model_analyzer.adapters.telemetry.host import HostSampler
-from model_analyzer.core.telemetry import Series
+from model_analyzer.adapters.telemetry.host import AVAILABLE, CPU, MEMORY, HostSampler
 
-AVAILABLE = Series("host", "")
-CPU = Series("server processes", "")
-MEMORY = Series("server processes (USS)", "")
 MB = 1_000_000
 
 HOLD = "import sys; block = bytearray({size}); block[::4096] = b'x' * len(block[::4096]); print('up', flush=True); "
@@ -95,23 +92,71 @@ def test_the_host_is_read_at_each_scrape_and_so_has_no_fingerprint() -> None:
     assert HostSampler([os.getpid()]).sample().fingerprint is None
 
 
-@pytest.mark.xfail(strict=True, reason="a dead, unreaped server is shown with 0 bytes: absent must not be 0")
-def test_a_zombie_has_no_memory_figure() -> None:
+def test_a_dead_server_that_nobody_waited_for_has_no_memory_figure() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     try:
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert MEMORY not in HostSampler([process.pid]).sample().values
+        scraped = HostSampler([process.pid]).sample()
+        assert MEMORY not in scraped.values
+        assert scraped.problem == "the server's processes are gone"
     finally:
         process.wait(10)
 
 
-@pytest.mark.xfail(strict=True, reason="CPU time comes in ticks of 10 ms: two scrapes 2 ms apart read 0 or 5 cores")
 def test_scrapes_close_together_give_no_cpu_rate() -> None:
+    # CPU time comes in ticks of 10 ms: two scrapes 2 ms apart would read 0 or 5 cores.
     sampler = HostSampler([os.getpid()])
     sampler.sample()
     time.sleep(0.002)
     assert CPU not in sampler.sample().values
+
+
+def test_close_scrapes_do_not_put_the_rate_off_for_ever() -> None:
+    sampler = HostSampler([os.getpid()])
+    rates = []
+    for _ in range(16):
+        rates.append(sampler.sample().values.get(CPU))
+        time.sleep(0.02)
+    assert any(rate is not None for rate in rates)
+
+
+def test_memory_that_may_not_be_read_is_absent_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As for a container's processes, which belong to root.
+    def denied(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    scraped = HostSampler([os.getpid()]).sample()
+    assert MEMORY not in scraped.values
+    assert AVAILABLE in scraped.values
+    assert "cannot be read" in str(scraped.problem)
+
+
+def test_a_process_that_ends_does_not_lower_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The one used 5 s and has gone; the other goes on.
+    trees = [{1: 5.0, 2: 1.0}, {2: 1.1}]
+    monkeypatch.setattr(HostSampler, "_tree", lambda _: [Reported(pid, used) for pid, used in trees.pop(0).items()])
+    sampler = HostSampler([1])
+    sampler.sample()
+    before = time.monotonic()
+    time.sleep(0.15)
+    rate = sampler.sample().values[CPU]
+    assert rate == pytest.approx(0.1 / (time.monotonic() - before), rel=0.2)
+
+
+class Reported:
+    """What the sampler asks of a psutil.Process."""
+
+    def __init__(self, pid: int, cpu_s: float) -> None:
+        self.pid = pid
+        self._cpu_s = cpu_s
+
+    def cpu_times(self) -> SimpleNamespace:
+        return SimpleNamespace(user=self._cpu_s, system=0.0)
+
+    def memory_full_info(self) -> SimpleNamespace:
+        return SimpleNamespace(uss=0)
 
 
 def _cpu_s(pid: int) -> float:

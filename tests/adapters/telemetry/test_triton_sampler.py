@@ -110,7 +110,6 @@ def test_a_server_that_is_gone_is_a_problem() -> None:
 SUMMARY = 'nv_inference_request_summary_us{{model="m",version="1",quantile="{}"}} {}\n'
 
 
-@pytest.mark.xfail(strict=True, reason="quantiles are summed like counters, and fall: 'the server was restarted'")
 def test_summaries_of_latency_are_no_counters(replay: Replay) -> None:
     # --metrics-config summary_latencies=true
     before = scrape(replay, counters(10) + SUMMARY.format(0.5, 300) + SUMMARY.format(0.99, 9000))
@@ -121,12 +120,36 @@ def test_summaries_of_latency_are_no_counters(replay: Replay) -> None:
     assert deltas["nv_inference_request_success"] == 20
 
 
-@pytest.mark.xfail(strict=True, reason="the counters go to the GPU's subject, and the model has none")
-def test_counters_of_an_older_triton_that_names_the_gpu_are_the_models(replay: Replay) -> None:
+def test_counters_that_name_the_gpu_are_the_models(replay: Replay) -> None:
+    # Of models that are loaded on a GPU after the server's start.
     text = "".join(
         f'nv_inference_request_success{{gpu_uuid="{gpu}",model="m",version="1"}} 5\n' for gpu in ("GPU-a", "GPU-b")
     )
-    assert scrape(replay, text).values[Series("nv_inference_request_success", "m")] == 10
+    scraped = scrape(replay, text)
+    assert scraped.values[Series("nv_inference_request_success", "m")] == 10
+    assert scraped.gpus == {}, "a GPU that Triton has no gauges of, as under MIG, is no GPU that it reports"
+
+
+def test_buckets_of_a_histogram_are_no_counters(replay: Replay) -> None:
+    name = "nv_inference_first_response_histogram_ms"
+    text = "".join(f'{name}_bucket{{model="m",version="1",le="{le}"}} {n}\n' for le, n in (("100", 3), ("+Inf", 4)))
+    scraped = scrape(replay, text + f'{name}_count{{model="m",version="1"}} 4\n')
+    assert {series.name: value for series, value in scraped.values.items()} == {f"{name}_count": 4}
+
+
+def test_what_triton_shows_as_0_because_it_could_not_be_read_is_absent(replay: Replay) -> None:
+    unread = GPU
+    for value in ("150000000000", "2000000000", "120.5"):
+        unread = unread.replace(f"}} {value}\n", "} 0\n")
+    scraped = scrape(replay, unread + "nv_cpu_memory_total_bytes 0\nnv_cpu_memory_used_bytes 0\n")
+    assert {series.name for series in scraped.values} == {"nv_gpu_utilization", "nv_energy_consumption"}
+    assert list(scraped.gpus) == ["GPU-a"]
+
+
+def test_a_gpu_without_load_and_models_uses_0_bytes(replay: Replay) -> None:
+    values = scrape(replay, GPU.replace("2000000000", "0").replace("0.42", "0")).values
+    assert values[Series("nv_gpu_memory_used_bytes", "GPU-a")] == 0
+    assert values[Series("nv_gpu_utilization", "GPU-a")] == 0
 
 
 @pytest.mark.triton
