@@ -14,11 +14,14 @@ from pydantic import ValidationError
 from model_analyzer.core.keys import KEYS, MODE_KEYS, PERF_FLAGS, PERF_FLAGS_WORK, Key
 from model_analyzer.core.metric import nearest
 from model_analyzer.core.spec import Bound, JobSpec, ModelSpec, Parameters
-from model_analyzer.core.values import check_perf_flags
+from model_analyzer.core.values import shown, texts
 from model_analyzer.errors import Fault, SpecError
 
 _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _LOOK = "see docs/job-spec.md"
+_UNREADABLE = re.compile(r"\$(\$)?\{")
+# Aliases let a short file stand for a huge one; a job has some hundred values.
+MOST_VALUES = 100_000
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 Path_ = tuple[Any, ...]
 # The value of a scalar whose variable is not set: the fault is noted, no other is to follow from it.
@@ -27,12 +30,17 @@ _UNSET = object()
 
 @dataclass(slots=True)
 class Source:
-    """Values, and where each stands: path of keys and indices -> "file:line", or a flag."""
+    """Values, and where each stands: path of keys and indices -> "file:line", or a flag.
+
+    wrong_keys: keys of the top level with a fault, of which no other is to follow. read: how many values were.
+    """
 
     values: Any
     places: dict[Path_, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     default_place: str = "job spec"
+    wrong_keys: set[str] = field(default_factory=set)
+    read: int = 0
 
     def place(self, path: Path_) -> str:
         """The place of a value, or of the nearest thing around it."""
@@ -58,11 +66,20 @@ def load(
         source.values[key] = value
         source.places = {p: place for p, place in source.places.items() if p[:1] != (key,)}
         source.places[(key,)] = flag_names.get(key, key)
+    for _, settings in _model_settings(source.values):
+        for key in [key for key, value in settings.items() if value is None]:
+            del settings[key]  # `key:` with nothing behind it
     warnings = _answer_by_name(source)
     spec = _validate(source)
     if source.faults or spec is None:
-        raise SpecError.of(source.faults)
+        raise SpecError.of(sorted(source.faults, key=_line))
     return spec, [*warnings, *_advice(spec, source)]
+
+
+def _line(fault: Fault) -> int:
+    """Faults of the command line first, then those of the file from top to bottom."""
+    line = fault.where.rpartition(":")[2]
+    return int(line) if line.isdecimal() else 0
 
 
 # -- reading -----------------------------------------------------------------------------------------
@@ -88,21 +105,35 @@ def _read(path: Path, environ: Mapping[str, str]) -> Source:
         source.values = _construct(node, (), source, path, environ)
     except RecursionError:
         raise SpecError(str(path), "is nested too deeply, or refers to itself", "write it flat") from None
+    except _TooLarge:
+        what = f"stands for more than {MOST_VALUES} values"
+        raise SpecError(str(path), what, "name less, or use fewer aliases (*name)") from None
     return source
+
+
+class _TooLarge(Exception):  # noqa: N818 -- leaves the recursion, nothing else
+    pass
 
 
 def _syntax(path: Path, error: yaml.YAMLError) -> tuple[str, str, str]:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return where, f"is no YAML: {problem}", "mend the line or the one above it"
+    if "'\\t'" in problem:
+        return where, "is indented with a tab, which YAML forbids", "indent with spaces"
+    fix = "mend the line or the one above it" if mark else "save it as plain text"
+    return where, f"is no YAML: {problem}", fix
 
 
 def _construct(node: yaml.Node, path: Path_, source: Source, file: Path, environ: Mapping[str, str]) -> Any:
     """The value of a node, its place noted, variables expanded before its type is decided."""
     source.places.setdefault(path, f"{file}:{node.start_mark.line + 1}")
+    source.read += 1
+    if source.read > MOST_VALUES:
+        raise _TooLarge
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, (*path, n), source, file, environ) for n, item in enumerate(node.value)]
+        items = [_construct(item, (*path, n), source, file, environ) for n, item in enumerate(node.value)]
+        return [item for item in items if item is not _UNSET]
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, source, file, environ)
     return _scalar(node, path, source, environ)
@@ -153,7 +184,7 @@ def _scalar(node: Any, path: Path_, source: Source, environ: Mapping[str, str]) 
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         what = f"value {text[:40]!r} is not what its form promises ({str(error).splitlines()[0]})"
         _fault(source, path, what, "put it in quotes")
-        return None
+        return _UNSET
 
 
 def _expand(text: str, path: Path_, source: Source, environ: Mapping[str, str]) -> str:
@@ -163,16 +194,24 @@ def _expand(text: str, path: Path_, source: Source, environ: Mapping[str, str]) 
             return match.group(0)[1:]
         if name in environ:
             return environ[name]
+        if default is not None and "${" in default:
+            _fault(source, path, f"variable {name} has another one for a default", "give a plain default")
         if default is None:
             _fault(source, path, f"variable {name} is not set", f"set it, or write ${{{name}:-default}}")
             return ""
         return default
 
+    for begin in _UNREADABLE.finditer(text):
+        if not begin.group(1) and not _VARIABLE.match(text, begin.start()):
+            what = f"{text[begin.start() :][:40]!r} is no variable"
+            _fault(source, path, what, "write ${VAR} or ${VAR:-default}; $${ stands for itself")
+            return text
     return _VARIABLE.sub(replace, text)
 
 
 def _fault(source: Source, path: Path_, what: str, fix: str) -> None:
     source.faults.append(Fault(source.place(path), what, fix))
+    source.wrong_keys.update(path[:1])
 
 
 # -- keys answered by name ---------------------------------------------------------------------------
@@ -183,7 +222,7 @@ def _answer_by_name(source: Source) -> list[Fault]:
     warnings = []
     disabled = str(source.values.get("run_config_search_disable", "")).strip().lower() == "true"
     for path, settings in _model_settings(source.values):
-        for name in [name for name in settings if name in KEYS]:
+        for name in [name for name in settings if name in (_MODEL_KEYS if path else KEYS)]:
             warnings += _answer(source, (*path, name), KEYS[name], name, settings.pop(name), disabled)
         warnings += _answer_perf_flags(source, path, settings)
     if source.values.get("triton_launch_mode") == "c_api":
@@ -191,6 +230,10 @@ def _answer_by_name(source: Source) -> list[Fault]:
         _fault(source, ("triton_launch_mode",), what, "instead use embedded, local, docker or remote")
         del source.values["triton_launch_mode"]
     return warnings
+
+
+# Of the keys that are answered by name, those that a model may have for itself.
+_MODEL_KEYS = ("genai_perf_flags",)
 
 
 def _answer(
@@ -218,27 +261,24 @@ def _model_settings(values: dict[Any, Any]) -> Iterator[tuple[Path_, dict[Any, A
 
 def _answer_perf_flags(source: Source, path: Path_, settings: dict[Any, Any]) -> list[Fault]:
     flags = settings.get("perf_analyzer_flags")
-    if isinstance(flags, list) and all(isinstance(item, dict) for item in flags):
-        everything = [(name, item) for item in flags for name in list(item)]
-    elif isinstance(flags, dict):
-        everything = [(name, flags) for name in list(flags)]
-    else:
-        return []
+    holders: list[tuple[Path_, dict[Any, Any]]] = []
+    if isinstance(flags, dict):
+        holders = [((*path, "perf_analyzer_flags"), flags)]
+    elif isinstance(flags, list):
+        holders = [((*path, "perf_analyzer_flags", n), one) for n, one in enumerate(flags) if isinstance(one, dict)]
     warnings = []
-    for name, holder in everything:
-        plain = str(name).lstrip("-").replace("_", "-")
-        where = (*path, "perf_analyzer_flags", name)
-        value = holder.pop(name)
-        if plain in PERF_FLAGS_WORK:
-            holder[plain] = value
-        elif plain in PERF_FLAGS:
-            warnings += _answer(source, where, PERF_FLAGS[plain], f"perf_analyzer flag {plain}", value)
-        else:
-            known = frozenset({*PERF_FLAGS_WORK, *PERF_FLAGS})
-            _fault(source, where, f"unknown perf_analyzer flag {name!r}", _suggest(plain, known))
-    if isinstance(flags, dict) and (problem := check_perf_flags(flags)) is not None:
-        what, _, fix = problem.partition("; ")
-        _fault(source, (*path, "perf_analyzer_flags"), what, fix or _LOOK)
+    for where, holder in holders:
+        for name in list(holder):
+            plain = str(name).lstrip("-").replace("_", "-")
+            value = holder.pop(name)
+            if plain in PERF_FLAGS_WORK:
+                holder[plain] = value
+                source.places.setdefault((*where, plain), source.place((*where, name)))
+            elif plain in PERF_FLAGS:
+                warnings += _answer(source, (*where, name), PERF_FLAGS[plain], f"perf_analyzer flag {plain}", value)
+            else:
+                known = frozenset({*PERF_FLAGS_WORK, *PERF_FLAGS})
+                _fault(source, (*where, name), f"unknown perf_analyzer flag {name!r}", _suggest(plain, known))
     return warnings
 
 
@@ -251,31 +291,60 @@ def _suggest(name: str, known: frozenset[str] | Sequence[str]) -> str:
 
 
 def _validate(source: Source) -> JobSpec | None:
+    """The spec, or None and the faults noted: first those of single keys, then those between the keys left."""
     try:
-        return JobSpec.model_validate(source.values)
+        return JobSpec.model_validate(source.values, context=source.wrong_keys)
     except ValidationError as error:
-        seen = set()
-        for item in error.errors(include_url=False):
-            path = _source_path(tuple(item["loc"]), source)
-            fault = _plain_fault(path, tuple(item["loc"]), dict(item), source)
-            if fault not in seen:
-                seen.add(fault)
-                source.faults.append(fault)
-        return None
+        _note(error, source)
+    rest = {key: value for key, value in source.values.items() if key not in source.wrong_keys}
+    rest.setdefault("profile_models", "any")
+    try:
+        JobSpec.model_validate(rest, context=source.wrong_keys)
+    except ValidationError as error:
+        _note(error, source)
+    return None
 
 
-def _source_path(loc: Path_, source: Source) -> Path_:
-    """pydantic's path in the normalised values as the path that the user wrote."""
-    if loc[:1] != ("profile_models",) or len(loc) < 2:
-        return loc
-    names = [path for path, _ in _model_settings(source.values)][1:]
-    written = source.values.get("profile_models")
+def _note(error: ValidationError, source: Source) -> None:
+    paths = _model_paths(source.values.get("profile_models"))
+    for item in error.errors(include_url=False):
+        loc = tuple(item["loc"])
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another
+        fault = _plain_fault(_source_path(loc, paths), loc, dict(item), source)
+        source.wrong_keys.update(str(part) for part in loc[:1])
+        if item["type"] == "extra_forbidden" and len(loc) == 1:
+            source.wrong_keys.add(nearest(str(loc[0]), _known_keys(loc)) or "")
+        # An unset variable leaves nothing behind; that its key is missing is known.
+        if fault not in source.faults and not (item["type"] == "missing" and _noted(loc, source)):
+            source.faults.append(fault)
+
+
+def _noted(loc: Path_, source: Source) -> bool:
+    place = source.places.get(loc)
+    return place is not None and any(fault.where == place for fault in source.faults)
+
+
+def _model_paths(written: Any) -> list[Path_]:
+    """Where each of the models stands, in the order of the spec's; a list item may be several."""
     if isinstance(written, dict):
-        name = list(written)[loc[1]] if isinstance(loc[1], int) and loc[1] < len(written) else loc[1]
-        return ("profile_models", name, *loc[2:])
-    index = loc[1] if isinstance(loc[1], int) else 0
-    name_path = next((path for path in names if path[:2] == ("profile_models", index)), None)
-    return (*name_path, *loc[2:]) if name_path else ("profile_models", index)
+        return [("profile_models", name) for name in written]
+    if not isinstance(written, list):
+        return []
+    paths: list[Path_] = []
+    for n, item in enumerate(written):
+        if isinstance(item, dict):
+            paths += [("profile_models", n, name) for name in item]
+        else:
+            paths += [("profile_models", n)] * (len(texts(item)) if isinstance(item, str) else 1)
+    return paths
+
+
+def _source_path(loc: Path_, model_paths: list[Path_]) -> Path_:
+    """pydantic's path in the normalised values as the path that the user wrote."""
+    if loc[:1] == ("profile_models",) and len(loc) > 1 and isinstance(loc[1], int) and loc[1] < len(model_paths):
+        return (*model_paths[loc[1]], *loc[2:])
+    return loc
 
 
 _MODELS: Mapping[str, type[Any]] = {"parameters": Parameters, "constraints": Bound}
@@ -285,9 +354,11 @@ def _plain_fault(path: Path_, loc: Path_, item: Mapping[str, Any], source: Sourc
     """One of pydantic's findings in plain words."""
     key = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
     where, kind, value, context = source.place(path), item["type"], item.get("input"), item.get("ctx", {})
-    shown = f"{key} is {value!r}" if not isinstance(value, Mapping) else f"{key} is a mapping"
+    found = f"{key} has no value" if value is None else f"{key} is {shown(value)}"
+    if kind == "fault":
+        return Fault(where, context["what"], context["fix"])
     if kind == "extra_forbidden":
-        return Fault(where, f"unknown key {key!r}", _suggest(key, _known_keys(loc)))
+        return Fault(where, f"unknown key {key!r}", _misplaced(key, loc) or _suggest(key, _known_keys(loc)))
     if kind == "missing":
         return Fault(where, f"{loc[-1]} is missing", _LOOK)
     if kind == "value_error":
@@ -298,16 +369,34 @@ def _plain_fault(path: Path_, loc: Path_, item: Mapping[str, Any], source: Sourc
         bound = context[limits[kind]]
         words = {"ge": f"use {bound:g} or more", "gt": f"use more than {bound:g}", "le": f"use {bound:g} or less",
                  "lt": f"use less than {bound:g}"}  # fmt: skip
-        return Fault(where, shown, words[limits[kind]])
+        return Fault(where, found, words[limits[kind]])
     if kind == "literal_error":
-        return Fault(where, shown, f"use {context['expected']}")
+        return Fault(where, found, f"use {context['expected']}")
     if kind == "too_short":
         return Fault(where, f"{key} is empty", "name at least one")
+    if kind == "string_too_short":
+        return Fault(where, f"{key or 'a name'} is empty", "give it a name")
     wanted = next((word for start, word in _WANTED.items() if kind.startswith(start)), None)
-    return Fault(where, shown, f"use {wanted}" if wanted else str(item["msg"]).lower())
+    return Fault(where, found, f"use {wanted}" if wanted else str(item["msg"]).lower())
 
 
-_WANTED = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text", "dict": "a mapping",
+def _misplaced(key: str, loc: Path_) -> str | None:
+    """A known key at the wrong level: where it belongs."""
+    if loc[:1] != ("profile_models",) and len(loc) == 1:
+        owners = {
+            "cpu_only": "profile_models",
+            "parameters": "profile_models",
+            "model_config_parameters": "profile_models",
+        }
+        return f"it belongs to a model, in {owners[key]}" if key in owners else None
+    if len(loc) == 3 and key in Parameters.model_fields:
+        return f"put it into the model's parameters: {{{key}: ...}}"
+    if len(loc) == 3 and (key in JobSpec.model_fields or key in KEYS):
+        return "it holds for all models; move it to the top level"
+    return None
+
+
+_WANTED = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text (a number in quotes)", "dict": "a mapping",
            "tuple": "a list", "list": "a list", "model": "a mapping", "mapping": "a mapping"}  # fmt: skip
 
 
@@ -328,8 +417,19 @@ def _advice(spec: JobSpec, source: Source) -> list[Fault]:
         for key in keys
         if key in source.values and spec.triton_launch_mode != mode
     ]
+    advice += _tls_advice(spec, source)
     loads = (model.parameters for model in spec.profile_models)
     if not (spec.concurrency or spec.request_rate or any(own.concurrency or own.request_rate for own in loads)):
         what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
         advice.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
     return advice
+
+
+def _tls_advice(spec: JobSpec, source: Source) -> Iterator[Fault]:
+    other = {"http": "ssl-grpc-", "grpc": "ssl-https-"}[spec.client_protocol]
+    for path, settings in _model_settings(source.values):
+        flags = settings.get("perf_analyzer_flags")
+        for name in flags if isinstance(flags, dict) else ():
+            if str(name).startswith(other):
+                where = source.place((*path, "perf_analyzer_flags", name))
+                yield Fault(where, f"{name} has no effect", f"client_protocol is {spec.client_protocol}")

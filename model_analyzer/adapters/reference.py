@@ -31,8 +31,18 @@ def render_schema() -> str:
     # model_repository is needed unless the launch mode is remote: the command says so better than a schema can.
     schema["required"] = ["profile_models"]
     _loosen(schema)
+    schema["properties"].update({name: _answered(key) for name, key in KEYS.items()})
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Model Analyzer job spec"}
     return json.dumps(document, indent=2) + "\n"
+
+
+def _answered(key: Key) -> dict[str, Any]:
+    """A key that is answered by name: any value where it only draws a warning, else those that ask for nothing."""
+    if key.effect != "refused":
+        return {"description": f"No effect: {key.why}; {key.instead}.", "deprecated": True}
+    values: list[Any] = [*key.agrees, *({"true": True, "false": False, "[]": []}.get(text) for text in key.agrees)]
+    described = {"description": f"Not supported yet: {key.why}; instead {key.instead}.", "deprecated": True}
+    return {**described, "enum": list({json.dumps(value): value for value in [*values, None]}.values())}
 
 
 def _loosen(node: Any) -> None:
@@ -58,9 +68,9 @@ def render_job_spec() -> str:
     """docs/job-spec.md: every key, its default, its meaning; and every key that is answered by name."""
     keys = []
     for name, info in JobSpec.model_fields.items():
-        default = "required" if info.is_required() else f"`{json.dumps(info.default, default=list)}`"
-        if name.endswith("_output_fields"):
-            default = "Triton Model Analyzer's"
+        default = "Triton Model Analyzer's"
+        if not name.endswith("_output_fields"):
+            default = "required" if info.is_required() else f"`{json.dumps(info.default, default=list)}`"
         keys.append(
             (
                 f"`{name}`",
@@ -84,9 +94,13 @@ def render_job_spec() -> str:
         "", "## A model's own settings", "",
         "`profile_models` is a list of names, or a mapping (or list of mappings) from name to any of: "
         + ", ".join(f"`{name}`" for name in own)
-        + ". `parameters` holds `batch_sizes`, `concurrency` or `request_rate`; each replaces the global one. "
+        + ". `parameters` holds `batch_sizes`, `concurrency` or `request_rate`; each replaces the global one, and so does "
+        "every other setting as a whole: a model's `perf_analyzer_flags` are not mixed with the global ones.",
+        "",
         "`model_config_parameters` replaces keys of the model's config: a list where Triton has a single value is a sweep, and so is "
-        "a list of lists where it has a list. The model's own config is always measured, too, as `<model>_config_default`.",
+        "a list of lists where it has a list. Every combination is a variant, `<model>_config_0`, `<model>_config_1`, ...: the last "
+        "key varies fastest, and `max_batch_size` faster than all. The model's own config is always measured first, as "
+        "`<model>_config_default`.",
         "", "```yaml", "model_repository: /models", "profile_models:", "  resnet50:", "    parameters:", "      batch_sizes: [1, 8]",
         "      concurrency: {start: 2, stop: 8, step: 2}", "    model_config_parameters:", "      instance_group:",
         "        - kind: KIND_GPU", "          count: [1, 2]", "      dynamic_batching:",

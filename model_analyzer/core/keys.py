@@ -160,36 +160,6 @@ PERF_FLAGS: dict[str, Key] = {key.name: key for key in (
 )}
 # fmt: on
 
-# The fields of Triton's ModelConfig (model_config.proto), which model_config_parameters may replace.
-MODEL_CONFIG_FIELDS = frozenset(
-    [
-        "name",
-        "platform",
-        "backend",
-        "runtime",
-        "version_policy",
-        "max_batch_size",
-        "input",
-        "output",
-        "batch_input",
-        "batch_output",
-        "optimization",
-        "dynamic_batching",
-        "sequence_batching",
-        "ensemble_scheduling",
-        "instance_group",
-        "default_model_filename",
-        "cc_model_filenames",
-        "metric_tags",
-        "parameters",
-        "model_warmup",
-        "model_operations",
-        "model_transaction_policy",
-        "model_repository_agents",
-        "response_cache",
-        "model_metrics",
-    ]
-)
 # Without effect unless triton_launch_mode is the one that they belong to.
 MODE_KEYS: dict[str, tuple[str, ...]] = {
     "remote": (

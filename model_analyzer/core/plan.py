@@ -6,15 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import Any, Protocol
 
 from model_analyzer.core.load import InputSource, Load
 from model_analyzer.core.load import Protocol as WireProtocol
+from model_analyzer.core.model_config import combinations
 from model_analyzer.core.variant import ServerSettings, Variant, canonical_json
-
-# Fields of Triton's ModelConfig that are lists of scalars: there a plain list is one value, a list of lists a sweep.
-REPEATED_SCALARS = frozenset({"preferred_batch_size", "gpus", "profile", "dims", "versions"})
 
 
 class ModelPlan(Protocol):
@@ -81,38 +78,6 @@ def variants(model: ModelPlan) -> Iterator[Variant]:
     if model.model_config_parameters:
         for n, overrides in enumerate(combinations(model.model_config_parameters)):
             yield _variant(model, f"config_{n}", _cpu_only(overrides) if model.cpu_only else overrides)
-
-
-def combinations(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every combination of swept values, the last key varying fastest.
-
-    A list where ModelConfig has a scalar is a sweep; where it has a list, a list of lists is.
-    Source: Triton Model Analyzer docs, "Manual Configuration Search".
-    """
-    keys = list(parameters)
-    for values in product(*(list(_choices(key, parameters[key])) for key in keys)):
-        yield dict(zip(keys, values, strict=True))
-
-
-def _choices(key: str, value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        yield from combinations(value)
-    elif not isinstance(value, list):
-        yield value
-    elif value and all(isinstance(item, list) for item in value):
-        for alternative in value:
-            yield from _one_list(alternative)
-    elif key in REPEATED_SCALARS or any(isinstance(item, Mapping) for item in value):
-        yield from _one_list(value)
-    else:
-        yield from value
-
-
-def _one_list(items: list[Any]) -> Iterator[list[Any]]:
-    """One list value whose elements may themselves sweep."""
-    per_item = [list(_choices("", item)) if isinstance(item, Mapping) else [item] for item in items]
-    for choice in product(*per_item):
-        yield list(choice)
 
 
 def _cpu_only(overrides: dict[str, Any]) -> dict[str, Any]:

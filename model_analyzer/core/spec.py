@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from model_analyzer.core.keys import MODEL_CONFIG_FIELDS
+from model_analyzer.core import model_config
 from model_analyzer.core.load import InputSource, Load, Tls
 from model_analyzer.core.metric import (
     COLUMNS,
@@ -19,28 +19,118 @@ from model_analyzer.core.metric import (
     nearest,
 )
 from model_analyzer.core.values import (
+    LARGEST,
     NUMBERS_SCHEMA,
     OBJECTIVES_SCHEMA,
     TEXTS_SCHEMA,
-    flag_values,
+    Wrong,
+    endpoint,
+    environment,
+    file_name,
+    finite,
+    gpus,
     input_source,
     models_of,
+    number,
     numbers,
     objectives,
+    path_text,
+    perf_flags,
+    server_flags,
+    shown,
+    text,
     texts,
     tls_of,
+    url,
     urls,
+    wrong,
 )
 from model_analyzer.core.variant import ServerSettings
 
+# More is a slip of the pen: at some seconds a phase, days.
+MOST_VARIANTS, MOST_PHASES = 10_000, 100_000
+
+
+def _metric_faults(tags: Iterable[Any]) -> Iterator[Wrong]:
+    """Only metrics that are measured can be preferred or bounded."""
+    known = frozenset(tag for tag, metric in METRICS.items() if metric.measured)
+    for tag in tags:
+        if tag in METRICS and tag not in known:
+            yield (tag,), f"not supported yet: {tag} ({METRICS[tag].header})", "leave it out"
+        elif tag not in known:
+            near = nearest(str(tag), known)
+            yield (tag,), f"metric {tag!r} is unknown", f"did you mean {near!r}?" if near else "see docs/metrics.md"
+
+
+def _known_metrics(values: Any) -> Any:
+    if isinstance(values, Mapping) and (faults := list(_metric_faults(values))):
+        raise wrong(faults)
+    return values
+
+
+def _known_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    known = frozenset(METRICS) | frozenset(COLUMNS)
+    faults = []
+    for n, name in enumerate(names):
+        if name not in known:
+            near = nearest(name, known)
+            fix = f"did you mean {near!r}?" if near else "see docs/metrics.md"
+            faults.append(((n,), f"output field {name!r} is unknown", fix))
+    if faults:
+        raise wrong(faults)
+    return names
+
+
+def _bounds(value: Any) -> Any:
+    """Bounds on metrics that are known; one given as a bare number says which it could be."""
+    if not isinstance(value, Mapping):
+        return value
+    faults = list(_metric_faults(value))
+    for tag, bound in value.items():
+        if isinstance(bound, int | float | str) and not isinstance(bound, bool) and tag in METRICS:
+            way = "min" if METRICS[tag].better == "higher" else "max"
+            faults.append(((tag,), f"constraint {tag} is {shown(bound)}", f"write {{{way}: {bound}}}"))
+    if faults:
+        raise wrong(faults)
+    return value
+
+
+def _model_config(values: dict[str, Any]) -> dict[str, Any]:
+    faults = list(model_config.faults(values))
+    if not faults and (many := model_config.count(values)) > MOST_VARIANTS:
+        faults = [((), f"model_config_parameters makes {many} variants", f"sweep less: {MOST_VARIANTS} are the most")]
+    if faults:
+        raise wrong(faults)
+    return values
+
+
 Numbers = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(numbers), Field(json_schema_extra=NUMBERS_SCHEMA)
+    tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...],
+    BeforeValidator(numbers),
+    Field(json_schema_extra=NUMBERS_SCHEMA),
 ]
 Texts = Annotated[tuple[str, ...], BeforeValidator(texts), Field(json_schema_extra=TEXTS_SCHEMA)]
+Columns = Annotated[Texts, AfterValidator(_known_columns)]
+Gpus = Annotated[tuple[str, ...], BeforeValidator(gpus), Field(json_schema_extra=TEXTS_SCHEMA)]
 Urls = Annotated[tuple[str, ...], BeforeValidator(urls), Field(json_schema_extra=TEXTS_SCHEMA)]
-Flags = Annotated[dict[str, Any], BeforeValidator(flag_values)]
-Objectives = Annotated[dict[str, float], BeforeValidator(objectives), Field(json_schema_extra=OBJECTIVES_SCHEMA)]
-Positive = Annotated[float, Field(gt=0)]
+Url = Annotated[str, BeforeValidator(url)]
+Endpoint = Annotated[str, BeforeValidator(endpoint)]
+FileName = Annotated[str, BeforeValidator(file_name)]
+PathText = Annotated[str, BeforeValidator(path_text)]
+Text = Annotated[str, BeforeValidator(text)]
+PerfFlags = Annotated[dict[str, Any], BeforeValidator(perf_flags)]
+ServerFlags = Annotated[dict[str, Any], BeforeValidator(server_flags)]
+Environment = Annotated[dict[str, Any], BeforeValidator(environment)]
+Number = Annotated[float, BeforeValidator(number), AfterValidator(finite)]
+Integer = Annotated[int, BeforeValidator(number), Field(le=LARGEST)]
+Positive = Annotated[Number, Field(gt=0)]
+Objectives = Annotated[
+    dict[str, Number],
+    BeforeValidator(_known_metrics),
+    BeforeValidator(objectives),
+    Field(json_schema_extra=OBJECTIVES_SCHEMA),
+]
+ModelConfig = Annotated[dict[str, Any], AfterValidator(_model_config)]
 
 
 class _Strict(BaseModel):
@@ -50,20 +140,18 @@ class _Strict(BaseModel):
 class Bound(_Strict):
     """A constraint on one metric, in the unit of the tables."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Number | None = None
+    max: Number | None = None
+
+    @model_validator(mode="after")
+    def _order(self) -> Bound:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise wrong([((), f"min {self.min:g} is above max {self.max:g}", "lower the one or raise the other")])
+        return self
 
 
-def _check_tags(names: Sequence[str], known: Sequence[str] | frozenset[str], what: str) -> None:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        near = nearest(unknown[0], frozenset(known))
-        raise ValueError(
-            f"{what} {unknown[0]!r} is unknown" + (f"; did you mean {near!r}?" if near else "; see docs/job-spec.md")
-        )
-
-
-Constraints = dict[str, Bound]
+Constraints = Annotated[dict[str, Bound], BeforeValidator(_bounds)]
+_BOTH_LOADS = "concurrency and request_rate are both given"
 
 
 class Parameters(_Strict):
@@ -73,27 +161,27 @@ class Parameters(_Strict):
     concurrency: Numbers | None = None
     request_rate: Numbers | None = None
 
+    @model_validator(mode="after")
+    def _one_load(self) -> Parameters:
+        if self.concurrency and self.request_rate:
+            raise wrong([(("request_rate",), _BOTH_LOADS, "a load is the one or the other")])
+        return self
+
 
 class ModelSpec(_Strict):
     """One model of profile_models."""
 
-    name: str
+    name: str = Field(min_length=1)
     cpu_only: bool = False
     parameters: Parameters = Parameters()
-    model_config_parameters: dict[str, Any] = {}
-    perf_analyzer_flags: Flags = {}
+    model_config_parameters: ModelConfig = {}
+    perf_analyzer_flags: PerfFlags = {}
     objectives: Objectives | None = None
     constraints: Constraints | None = None
-    weighting: float | None = None
-    triton_server_flags: Flags = {}
-    triton_server_environment: Flags = {}
+    weighting: Number | None = None
+    triton_server_flags: ServerFlags = {}
+    triton_server_environment: Environment = {}
     triton_docker_args: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _known(self) -> ModelSpec:
-        _check_tags([*(self.constraints or {}), *(self.objectives or {})], frozenset(METRICS), "metric")
-        _check_tags(list(self.model_config_parameters), MODEL_CONFIG_FIELDS, "field of Triton's ModelConfig")
-        return self
 
 
 Models = Annotated[
@@ -106,74 +194,97 @@ Models = Annotated[
 ]
 
 
+def _uses_request_rate(data: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether any model has a closed loop, and whether any has an open one."""
+    own = [model.parameters for model in data.get("profile_models", ())]
+    everywhere = bool(data.get("request_rate"))
+    rates = [bool(p.request_rate) or (everywhere and not p.concurrency) for p in own] or [everywhere]
+    return not all(rates), any(rates)
+
+
+def _default_columns(fields: tuple[str, ...]) -> Any:
+    """Concurrency gives way to Request Rate where every load is one, as in Triton Model Analyzer; a mix has both."""
+
+    def columns(data: Mapping[str, Any]) -> tuple[str, ...]:
+        closed, opened = _uses_request_rate(data)
+        loads = (*(["concurrency"] if closed else []), *(["request_rate"] if opened else []))
+        at = fields.index("concurrency")
+        return (*fields[:at], *loads, *fields[at + 1 :])
+
+    return columns
+
+
 class JobSpec(_Strict):
     """One job. Every key may stand in the YAML file; most have a flag."""
 
     profile_models: Models
-    model_repository: str | None = Field(
+    model_repository: PathText | None = Field(
         None,
         description="Folder of the models, as Triton reads it (also s3:// or gs://). Needed unless the launch mode is remote.",
     )
     batch_sizes: Numbers = Field((1,), description="Inferences in one request.")
     concurrency: Numbers | None = Field(None, description="Requests kept in flight (closed loop). Default: 1.")
     request_rate: Numbers | None = Field(None, description="Requests a second (open loop), instead of concurrency.")
-    export_path: str = Field(
+    export_path: PathText = Field(
         ".", description="Folder for the store, the tables and the server's log; relative to the current directory."
     )
-    filename_model_inference: str = Field(
+    filename_model_inference: FileName = Field(
         "metrics-model-inference.csv", description="The inference table, below export_path."
     )
-    filename_model_gpu: str = Field("metrics-model-gpu.csv", description="The GPU table, below export_path.")
-    filename_server_only: str = Field(
+    filename_model_gpu: FileName = Field("metrics-model-gpu.csv", description="The GPU table, below export_path.")
+    filename_server_only: FileName = Field(
         "metrics-server-only.csv", description="The server-only table, below export_path."
     )
-    inference_output_fields: Texts = Field(
-        DEFAULT_INFERENCE_FIELDS, description="First columns of the inference table; see docs/metrics.md."
+    inference_output_fields: Columns = Field(
+        default_factory=_default_columns(DEFAULT_INFERENCE_FIELDS),
+        description="First columns of the inference table; see docs/metrics.md.",
     )
-    gpu_output_fields: Texts = Field(DEFAULT_GPU_FIELDS, description="First columns of the GPU table.")
-    server_output_fields: Texts = Field(DEFAULT_SERVER_FIELDS, description="First columns of the server-only table.")
-    duration_seconds: float = Field(
+    gpu_output_fields: Columns = Field(
+        default_factory=_default_columns(DEFAULT_GPU_FIELDS), description="First columns of the GPU table."
+    )
+    server_output_fields: Columns = Field(DEFAULT_SERVER_FIELDS, description="First columns of the server-only table.")
+    duration_seconds: Number = Field(
         3.0, gt=0, description="How long the server is watched with no model loaded, seconds."
     )
-    monitoring_interval: float = Field(
+    monitoring_interval: Number = Field(
         0.25, ge=0.01, description="Seconds between scrapes of the metrics (Triton Model Analyzer: 1)."
     )
     client_protocol: Literal["http", "grpc"] = Field("http", description="How requests are sent.")
     triton_launch_mode: Literal["remote", "local", "embedded", "docker"] | None = Field(
         None, description="Where Triton comes from. Default: local where a tritonserver is found, else embedded."
     )
-    triton_http_endpoint: str = Field("localhost:8000", description="remote: host:port, or https://host:port.")
-    triton_grpc_endpoint: str = Field("localhost:8001", description="remote: host:port of gRPC.")
-    triton_metrics_url: str = Field("http://localhost:8002/metrics", description="remote: URL of the metrics page.")
-    triton_server_path: str = Field("tritonserver", description="local: the program, on PATH or as a path.")
+    triton_http_endpoint: Endpoint = Field("localhost:8000", description="remote: host:port, or https://host:port.")
+    triton_grpc_endpoint: Endpoint = Field("localhost:8001", description="remote: host:port of gRPC.")
+    triton_metrics_url: Url = Field("http://localhost:8002/metrics", description="remote: URL of the metrics page.")
+    triton_server_path: PathText = Field("tritonserver", description="local: the program, on PATH or as a path.")
     triton_docker_image: str = Field("nvcr.io/nvidia/tritonserver:26.09-py3", description="docker: the image.")
     triton_docker_mounts: Texts = Field((), description="docker: extra mounts, host:container:mode.")
-    triton_docker_labels: dict[str, str] = Field({}, description="docker: labels of the container.")
-    triton_docker_shm_size: str | None = Field(None, description="docker: size of /dev/shm, such as 1G.")
+    triton_docker_labels: dict[str, Text] = Field({}, description="docker: labels of the container.")
+    triton_docker_shm_size: Text | None = Field(None, description="docker: size of /dev/shm, such as 1G.")
     triton_docker_args: dict[str, Any] = Field({}, description="docker: more arguments of docker-py's containers.run.")
-    triton_server_flags: Flags = Field({}, description="Flags of a server that we start; they win over ours.")
-    triton_server_environment: Flags = Field({}, description="Environment of a server that we start.")
-    triton_output_path: str | None = Field(
+    triton_server_flags: ServerFlags = Field({}, description="Flags of a server that we start; they win over ours.")
+    triton_server_environment: Environment = Field({}, description="Environment of a server that we start.")
+    triton_output_path: PathText | None = Field(
         None, description="File for the server's output. Default: triton.log below export_path."
     )
-    client_max_retries: int = Field(50, ge=1, description="Tries, a second apart, to reach a remote server.")
+    client_max_retries: Integer = Field(50, ge=1, description="Tries, a second apart, to reach a remote server.")
     server_start_timeout_seconds: Positive = Field(
         120.0, description="How long a server of ours may take until it is ready."
     )
-    gpus: Texts = Field(("all",), description="GPUs that count: all, or UUIDs or indices; an empty list: none.")
+    gpus: Gpus = Field(("all",), description="GPUs that count: all, or UUIDs or indices; an empty list: none.")
     dcgm_disable: bool = Field(False, description="Do not read DCGM exporters.")
     dcgm_exporter_url: Urls = Field((), description="Metrics pages of DCGM exporters, one or many.")
-    min_gpu_samples: int = Field(0, ge=0, description="Extend a phase until so many fresh GPU samples fell inside.")
+    min_gpu_samples: Integer = Field(0, ge=0, description="Extend a phase until so many fresh GPU samples fell inside.")
     reload_model_disable: bool = Field(False, description="remote: use what is loaded, as it is.")
     touch_models_in_use: bool = Field(False, description="remote: reload a model even while it serves others.")
-    perf_analyzer_flags: Flags = Field({}, description="perf_analyzer's flags for input data, shapes and TLS.")
+    perf_analyzer_flags: PerfFlags = Field({}, description="perf_analyzer's flags for input data, shapes and TLS.")
     objectives: Objectives = Field(
         {"perf_throughput": 10.0}, description="What a search prefers: metrics and their weights. Kept for later use."
     )
     constraints: Constraints = Field(
         {}, description="Bounds on metrics, in the unit of the tables: {perf_latency_p99: {max: 50}}."
     )
-    weighting: float | None = Field(None, description="Weight of a model against others. Kept for later use.")
+    weighting: Number | None = Field(None, description="Belongs to a model, in profile_models; refused here.")
     latency_budget: Positive | None = Field(
         None, description="Short for constraints: {perf_latency_p99: {max: ...}}, ms."
     )
@@ -181,47 +292,24 @@ class JobSpec(_Strict):
     stop_rule: Literal["interval", "perf_analyzer", "fixed"] = Field(
         "interval", description="When a phase is done: see docs/measurement.md."
     )
-    slice_seconds: float = Field(0.5, ge=0.1, description="Length of one contiguous piece of a phase.")
+    slice_seconds: Number = Field(0.5, ge=0.1, description="Length of one contiguous piece of a phase.")
     min_seconds: Positive = Field(2.0, description="Measure a phase for at least so long.")
     max_seconds: Positive = Field(10.0, description="Measure a phase for at most so long; then it is marked unstable.")
-    precision: float = Field(
+    precision: Number = Field(
         0.05, gt=0, lt=1, description="Throughput: half-width of the 95 % interval to reach, as a share."
     )
-    latency_precision: float = Field(
+    latency_precision: Number = Field(
         0.10, gt=0, lt=1, description="p99 latency: half-width of the 95 % interval to reach, as a share."
     )
     request_timeout_seconds: Positive = Field(30.0, description="A request without a reply for so long has failed.")
 
     @model_validator(mode="after")
-    def _relations(self) -> JobSpec:
-        if self.min_seconds > self.max_seconds:
-            raise ValueError(
-                f"min_seconds {self.min_seconds:g} is above max_seconds {self.max_seconds:g}; lower the one or raise the other"
-            )
-        if self.slice_seconds > self.max_seconds:
-            raise ValueError(
-                f"slice_seconds {self.slice_seconds:g} is above max_seconds {self.max_seconds:g}; lower it"
-            )
-        if self.concurrency and self.request_rate:
-            raise ValueError("concurrency and request_rate are both given; a load is the one or the other")
-        if self.model_repository is None and self.triton_launch_mode != "remote":
-            raise ValueError(
-                "model_repository is missing; name the folder of the models (only the remote launch mode can do without)"
-            )
-        twice = sorted({m.name for m in self.profile_models if [o.name for o in self.profile_models].count(m.name) > 1})
-        if twice:
-            raise ValueError(f"profile_models names {', '.join(twice)} twice; name a model once")
-        return self
-
-    @model_validator(mode="after")
-    def _known(self) -> JobSpec:
-        _check_tags([*self.constraints, *self.objectives], frozenset(METRICS), "metric")
-        columns = frozenset(METRICS) | frozenset(COLUMNS)
-        _check_tags(
-            [*self.inference_output_fields, *self.gpu_output_fields, *self.server_output_fields],
-            columns,
-            "output field",
-        )
+    def _relations(self, info: ValidationInfo) -> JobSpec:
+        """What holds between keys. context: the keys that are wrong in themselves, of which nothing follows."""
+        wrong_keys = frozenset(info.context or ())
+        faults = [((key,), what, fix) for keys, key, what, fix in _relation_faults(self) if not wrong_keys & {*keys}]
+        if faults:
+            raise wrong(faults)
         return self
 
     def models(self) -> tuple[ResolvedModel, ...]:
@@ -229,7 +317,7 @@ class JobSpec(_Strict):
         return tuple(self._resolve(model) for model in self.profile_models)
 
     def _resolve(self, model: ModelSpec) -> ResolvedModel:
-        flags = {**self.perf_analyzer_flags, **model.perf_analyzer_flags}
+        flags = model.perf_analyzer_flags or self.perf_analyzer_flags
         return ResolvedModel(
             name=model.name,
             batch_sizes=model.parameters.batch_sizes or self.batch_sizes,
@@ -240,10 +328,10 @@ class JobSpec(_Strict):
             cpu_only=model.cpu_only,
             objectives=model.objectives or self.objectives,
             constraints=self._constraints(model),
-            weighting=model.weighting or self.weighting,
+            weighting=model.weighting,
             server=ServerSettings(
-                pairs({**self.triton_server_flags, **model.triton_server_flags}),
-                pairs({**self.triton_server_environment, **model.triton_server_environment}),
+                pairs(model.triton_server_flags or self.triton_server_flags),
+                pairs(model.triton_server_environment or self.triton_server_environment),
             ),
         )
 
@@ -257,10 +345,53 @@ class JobSpec(_Strict):
     def _constraints(self, model: ModelSpec) -> dict[str, dict[str, float]]:
         bounds = dict(model.constraints if model.constraints is not None else self.constraints)
         if self.latency_budget is not None:
-            bounds.setdefault("perf_latency_p99", Bound(max=self.latency_budget))
+            bounds["perf_latency_p99"] = Bound(max=self.latency_budget)
         if self.min_throughput is not None:
-            bounds.setdefault("perf_throughput", Bound(min=self.min_throughput))
+            bounds["perf_throughput"] = Bound(min=self.min_throughput)
         return {tag: bound.model_dump(exclude_none=True) for tag, bound in bounds.items()}
+
+
+_Relation = tuple[tuple[str, ...], str, str, str]
+
+
+def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
+    """Keys that a fault stands between, the one to point at, what is wrong, how to mend it."""
+    less, more = "lower the one or raise the other", ("min_seconds", "max_seconds", "slice_seconds")
+    for key in ("min_seconds", "slice_seconds"):
+        if getattr(spec, key) > spec.max_seconds:
+            what = f"{key} {getattr(spec, key):g} is above max_seconds {spec.max_seconds:g}"
+            yield more, key, what, less
+    if spec.concurrency and spec.request_rate:
+        yield ("concurrency", "request_rate"), "request_rate", _BOTH_LOADS, "a load is the one or the other"
+    if spec.model_repository is None and spec.triton_launch_mode != "remote":
+        fix = "name the folder of the models (only the remote launch mode can do without)"
+        yield ("model_repository", "triton_launch_mode"), "model_repository", "model_repository is missing", fix
+    if spec.weighting is not None:
+        what = "weighting stands for all models, and it weighs them against each other"
+        yield ("weighting",), "weighting", what, "give it to a model, in profile_models"
+    names = [model.name for model in spec.profile_models]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        what = f"profile_models names {', '.join(twice)} twice"
+        yield ("profile_models",), "profile_models", what, "name a model once"
+    if (phases := _count_phases(spec)) > MOST_PHASES:
+        keys = ("profile_models", "batch_sizes", "concurrency", "request_rate")
+        yield keys, "profile_models", f"the job has {phases} phases", f"sweep less: {MOST_PHASES} are the most"
+    yield from _file_faults(spec)
+
+
+def _count_phases(spec: JobSpec) -> int:
+    swept = ((model, model_config.count(model.model_config_parameters)) for model in spec.models())
+    return sum(
+        len(model.batch_sizes) * len(model.loads) * (1 + (variants if model.model_config_parameters else 0))
+        for model, variants in swept
+    )
+
+
+def _file_faults(spec: JobSpec) -> Iterator[_Relation]:
+    keys = ("filename_model_inference", "filename_model_gpu", "filename_server_only")
+    for n, key in enumerate(keys):
+        if any(getattr(spec, key) == getattr(spec, other) for other in keys[:n]):
+            yield keys, key, f"{key} is the name of another table, too", "give each table a name of its own"
 
 
 def pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from model_analyzer.core.keys import PERF_FLAGS_WORK
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from model_analyzer.core.load import InputSource, Protocol, Tls
 
 _RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*(?::\s*(\d+)\s*)?$")
 _RANGE_KEYS = ({"start", "stop"}, {"start", "stop", "step"})
+_ENDPOINT = re.compile(r"^(?:https?://|grpcs?://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s/:\[\]]+):\d{1,5}/?$")
 MOST_VALUES = 10_000
+# Above what a request, a model config (int32) or a socket can carry: a slip of the pen, not a load.
+LARGEST = 2**31 - 1
 
 NUMBERS_SCHEMA: dict[str, Any] = {
     "type": ["integer", "array", "string", "object"],
@@ -23,6 +29,47 @@ OBJECTIVES_SCHEMA: dict[str, Any] = {"type": ["object", "array"], "items": {"typ
 TEXTS_SCHEMA: dict[str, Any] = {"type": ["array", "string", "number"], "items": {"type": ["string", "number"]}}
 
 
+# A path below a value, what is wrong there, how to mend it.
+Wrong = tuple[tuple[Any, ...], str, str]
+
+
+def wrong(items: Iterable[Wrong]) -> ValidationError:
+    """An error for validators to raise: each item a path below the value, what is wrong there, how to mend it."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("fault", "{what}; {fix}", {"what": what, "fix": fix}), loc=path, input=None
+        )
+        for path, what, fix in items
+    ]
+    return ValidationError.from_exception_data("job spec", details)
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short; the digits of a huge integer are not worth their time."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a huge integer"
+    found = repr(value)
+    return found if len(found) <= 60 else f"{found[:57]}..."
+
+
+def number(value: Any) -> Any:
+    """A number, or a text of one; pydantic alone would take true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}; use a number")
+    return value
+
+
+def finite(value: float) -> float:
+    """Not infinite, not NaN."""
+    if not math.isfinite(value):
+        raise ValueError(f"is {value}; use a finite number")
+    return value
+
+
 def numbers(value: Any) -> Any:
     """4, [1, 4], "1,4", "1:8:2", {start, stop, step} as an ascending tuple without doubles; stop is included."""
     if value is None:
@@ -30,9 +77,9 @@ def numbers(value: Any) -> Any:
     found = _numbers(value)
     if not found:
         raise ValueError("is empty; give at least one number")
-    if all(isinstance(item, int) for item in found):
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in found):
         return tuple(sorted(set(found)))
-    return tuple(found)
+    return tuple(map(number, found))
 
 
 def _numbers(value: Any) -> list[Any]:
@@ -46,20 +93,27 @@ def _numbers(value: Any) -> list[Any]:
         return _range(value["start"], value["stop"], value.get("step", 1))
     if isinstance(value, str):
         if match := _RANGE.match(value):
-            return _range(*(int(group or 1) for group in match.groups()))
+            return _range(*_bounds(match))
         return [number for part in value.split(",") for number in _one(part.strip())]
     return [value]
 
 
 def _one(part: str) -> list[Any]:
     if match := _RANGE.match(part):
-        return _range(*(int(group or 1) for group in match.groups()))
-    return [int(part) if part.isdigit() else part]
+        return _range(*_bounds(match))
+    return [int(part) if part.isdecimal() and len(part) <= len(str(LARGEST)) else part]
+
+
+def _bounds(match: re.Match[str]) -> tuple[int, int, int]:
+    start, stop, step = (group or "1" for group in match.groups())
+    return int(start[:20]), int(stop[:20]), int(step[:20])
 
 
 def _range(start: Any, stop: Any, step: Any) -> list[int]:
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (start, stop, step)):
         raise ValueError("has a start, stop or step that is no integer; use integers")
+    if not all(abs(number) <= LARGEST for number in (start, stop, step)):
+        raise ValueError(f"is a range with a number above {LARGEST}; use smaller ones")
     if start > stop or step < 1:
         raise ValueError(
             f"is the range {start}:{stop}:{step}, which is empty; start must not be above stop, step is 1 or more"
@@ -76,27 +130,113 @@ def texts(value: Any) -> Any:
     if isinstance(value, str):
         return () if value.strip() in ("", "[]") else tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list | tuple):
-        return tuple(
-            str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in value
-        )
-    return (str(value),) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return tuple(str(item) if _is_small_number(item) else item for item in value)
+    return (str(value),) if _is_small_number(value) else value
+
+
+def _is_small_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**20)
+
+
+def gpus(value: Any) -> Any:
+    """Like texts; `all` among them is all."""
+    found = texts(value)
+    return ("all",) if isinstance(found, tuple) and "all" in found else found
+
+
+def endpoint(value: Any) -> Any:
+    """host:port, with or without a scheme."""
+    if isinstance(value, str) and not _ENDPOINT.match(value):
+        raise ValueError(f"is {value!r}; use host:port")
+    return value
+
+
+def url(value: Any) -> Any:
+    """An http URL."""
+    if not isinstance(value, str) or not re.match(r"^https?://[^/\s]+", value):
+        raise ValueError(f"is {shown(value)}; use http://host:port/metrics")
+    return value
+
+
+def file_name(value: Any) -> Any:
+    """The plain name of a file below export_path."""
+    if isinstance(value, str) and (not value or "/" in value or value in (".", "..") or "\0" in value):
+        raise ValueError(f"is {value!r}; use a plain file name, and export_path for the folder")
+    return value
+
+
+def text(value: Any) -> Any:
+    """A text; YAML's plain integer is one, too."""
+    return str(value) if _is_small_number(value) and isinstance(value, int) else value
+
+
+def path_text(value: Any) -> Any:
+    """A path; a NUL byte can stand in none."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("has a NUL byte; use a path")
+    return value
 
 
 def urls(value: Any) -> Any:
     """Like texts; each must be an http URL."""
     found = texts(value)
-    for url in found:
-        if not isinstance(url, str) or not re.match(r"^https?://[^/\s]+", url):
-            raise ValueError(f"{url!r} is no URL; use http://host:port/metrics")
+    for one in found if isinstance(found, tuple) else ():
+        url(one)
     return found
 
 
 def flag_values(value: Any) -> Any:
-    """A mapping of flags; a list of one-key mappings is one, too."""
+    """A mapping of flags to plain values; a list of one-key mappings is one, too."""
+    merged = _merged(value)
+    if not isinstance(merged, Mapping):
+        return merged
+    faults = [
+        ((name,), f"{name} is {shown(one)}", "use one plain value")
+        for name, one in merged.items()
+        if not isinstance(one, str | int | float)
+    ]
+    if faults:
+        raise wrong(faults)
+    return {str(name): one for name, one in merged.items()}
+
+
+def server_flags(value: Any) -> Any:
+    """Like flag_values; the dashes that a command line has before a flag may stand."""
+    found = flag_values(value)
+    if not isinstance(found, Mapping):
+        return found
+    plain = {name: name.lstrip("-") for name in found}
+    if odd := [name for name, flag in plain.items() if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", flag)]:
+        raise wrong([((name,), f"{name!r} is no flag", "write it like log-verbose: 1") for name in odd])
+    return {plain[name].replace("_", "-"): one for name, one in found.items()}
+
+
+def environment(value: Any) -> Any:
+    """Like flag_values; names and values that a process can be given."""
+    found = flag_values(value)
+    if isinstance(found, Mapping) and (
+        odd := [n for n, one in found.items() if not n or "=" in n or "\0" in n or "\0" in str(one)]
+    ):
+        raise wrong([((name,), f"{name!r} is no environment variable", "write it like NAME: value") for name in odd])
+    return found
+
+
+def perf_flags(value: Any) -> Any:
+    """perf_analyzer's flags for input data, shapes and TLS; the two additive ones may have a list."""
+    merged = _merged(value)
+    if not isinstance(merged, Mapping):
+        return merged
+    faults = list(_perf_flag_faults(merged))
+    if faults:
+        raise wrong(faults)
+    return dict(merged)
+
+
+def _merged(value: Any) -> Any:
     if value is None:
         return {}
     if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-        merged: dict[str, Any] = {}
+        merged: dict[Any, Any] = {}
         for item in value:
             for name, one in item.items():
                 merged[name] = [*_as_list(merged[name]), one] if name in merged else one
@@ -110,7 +250,15 @@ def _as_list(value: Any) -> list[Any]:
 
 def objectives(value: Any) -> Any:
     """[metric, ...] or {metric: weight} as weights (10 where none is given, as in Triton Model Analyzer)."""
+    if isinstance(value, str):
+        value = texts(value)
     if isinstance(value, list | tuple):
+        if odd := [
+            ((n,), f"objective {shown(name)} is no name", "use the tag of a metric")
+            for n, name in enumerate(value)
+            if not isinstance(name, str)
+        ]:
+            raise wrong(odd)
         return dict.fromkeys(value, 10.0)
     return value
 
@@ -132,40 +280,81 @@ def _named(name: Any, settings: Any) -> Any:
     return {**settings, "name": str(name)} if isinstance(settings, Mapping) else settings
 
 
-def check_perf_flags(flags: Mapping[str, Any]) -> str | None:
-    """What is wrong with the values of the flags that work; None when nothing is."""
-    try:
-        input_source({name: value for name, value in flags.items() if name in PERF_FLAGS_WORK})
-    except ValueError as error:
-        return str(error)
-    distribution = flags.get("request-distribution", "constant")
-    return (
-        None
-        if distribution in ("constant", "poisson")
-        else f"request-distribution is {distribution!r}; use constant or poisson"
-    )
+_ADDITIVE = ("input-data", "shape")
+_SWITCHES = ("ssl-grpc-use-ssl", "ssl-https-verify-peer")
+_TYPES = ("ssl-https-client-certificate-type", "ssl-https-private-key-type")
+_FILES = (
+    "ssl-https-ca-certificates-file",
+    "ssl-https-client-certificate-file",
+    "ssl-https-private-key-file",
+    "ssl-grpc-root-certifications-file",
+    "ssl-grpc-certificate-chain-file",
+    "ssl-grpc-private-key-file",
+)
+_PAIRS = (
+    ("ssl-https-client-certificate-file", "ssl-https-private-key-file"),
+    ("ssl-grpc-certificate-chain-file", "ssl-grpc-private-key-file"),
+)
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+def _perf_flag_faults(flags: Mapping[str, Any]) -> Iterator[Wrong]:
+    for name, value in flags.items():
+        values = value if isinstance(value, list) and name in _ADDITIVE and value else [value]
+        if odd := [one for one in values if not isinstance(one, str | int | float)]:
+            yield (name,), f"{name} is {shown(odd[0])}", "use one plain value"
+        elif (answer := _perf_flag_fault(name, value)) is not None:
+            yield (name,), *answer
+    for certificate, key in _PAIRS:
+        if (certificate in flags) != (key in flags):
+            there, missing = (certificate, key) if certificate in flags else (key, certificate)
+            yield (there,), f"{there} is given without {missing}", "give both: a client proves itself with the pair"
+
+
+def _perf_flag_fault(name: str, value: Any) -> tuple[str, str] | None:
+    text = str(value).strip()
+    if name == "input-data" and isinstance(value, list) and len(value) != 1:
+        return "input-data names several files", "give one"
+    if name == "string-length" and not (text.isdecimal() and len(text) < 10):
+        return f"string-length is {shown(value)}", "use a number of bytes"
+    if name == "request-distribution" and value not in ("constant", "poisson"):
+        return f"request-distribution is {shown(value)}", "use constant or poisson"
+    if name in _TYPES and text.upper() != "PEM":
+        return f"not supported yet: {name} {text}", "instead use PEM; `openssl x509` and `openssl pkey` convert"
+    if name in _FILES and (not isinstance(value, str) or not text or "\0" in text):
+        return f"{name} is {shown(value)}", "use the path of a file"
+    if name in _SWITCHES and text.lower() not in (*_TRUE, *_FALSE):
+        return f"{name} is {shown(value)}", "use 1 or 0"
+    if name == "ssl-https-verify-host" and text.lower() not in ("2", *_TRUE, *_FALSE):
+        return f"{name} is {shown(value)}", "use 0, 1 or 2"
+    if name == "shape":
+        for item in _as_list(value):
+            try:
+                _shape(item)
+            except ValueError as error:
+                what, _, fix = str(error).partition("; ")
+                return what, fix
+    return None
 
 
 def input_source(flags: Mapping[str, Any]) -> InputSource:
-    """From perf_analyzer's flags. Raises ValueError with what is wrong and how to mend it."""
-    data = flags.get("input-data", "random")
-    if isinstance(data, list):
-        if len(data) != 1:
-            raise ValueError("input-data names several files; give one")
-        data = data[0]
+    """From perf_analyzer's flags, without faults."""
+    data = _as_list(flags.get("input-data", "random"))[0]
     mode: Literal["random", "zero", "file"] = data if data in ("random", "zero") else "file"
-    length = flags.get("string-length", 128)
-    if not isinstance(length, int) or isinstance(length, bool) or length < 0:
-        raise ValueError(f"string-length is {length!r}; use a number of bytes")
     text = flags.get("string-data")
-    shapes = tuple(_shape(item) for item in _as_list(flags["shape"])) if "shape" in flags else ()
-    return InputSource(mode, str(data) if mode == "file" else None, shapes, length, None if text is None else str(text))
+    return InputSource(
+        mode,
+        str(data) if mode == "file" else None,
+        tuple(_shape(item) for item in _as_list(flags.get("shape", []))),
+        int(flags.get("string-length", 128)),
+        None if text is None else str(text),
+    )
 
 
 def _shape(text: Any) -> tuple[str, tuple[int, ...]]:
     name, colon, dims = str(text).rpartition(":")
     parts = [part.strip() for part in dims.split(",")]
-    if not colon or not name or not all(part.isdigit() for part in parts):
+    if not colon or not name or not all(part.isdecimal() and len(part) < 12 for part in parts):
         raise ValueError(f"shape {text!r} is not NAME:dim,dim,...; write it like INPUT0:3,224,224")
     return name, tuple(int(part) for part in parts)
 
@@ -192,4 +381,4 @@ def tls_of(flags: Mapping[str, Any], protocol: Protocol, http_endpoint: str) -> 
 
 
 def _true(value: Any) -> bool:
-    return str(value).strip().lower() not in ("0", "false", "no", "off", "")
+    return str(value).strip().lower() not in _FALSE
