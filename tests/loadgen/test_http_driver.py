@@ -1,0 +1,447 @@
+"""The HTTP driver against a server that is scripted byte by byte, over real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+
+import pytest
+from scripted_server import (
+    Peer,
+    Script,
+    ScriptedServer,
+    Seen,
+    always,
+    enough,
+    in_turn,
+    order,
+    refusal,
+    reply,
+    run,
+)
+
+from model_analyzer.loadgen import http
+from model_analyzer.loadgen.schedule import send_times_ns
+
+MS = 1_000_000
+GOOD = reply()
+
+
+def test_every_reply_is_counted_once_with_its_latency() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        seen = run(order(server.port, value=4), enough(200))
+    assert not seen.failures
+    assert server.accepted == 4
+    # The last ones come in while it drains and are not reported.
+    assert 200 <= len(seen.done_ns) <= len(server.bodies)
+    assert seen.done_ns == sorted(seen.done_ns)
+    assert all(0 < latency < 5e9 for latency in seen.latency_ns)
+
+
+def test_replies_split_at_every_byte_are_whole() -> None:
+    def script(peer: Peer) -> None:
+        at = 0
+        while peer.request() is not None:
+            at = at % (len(GOOD) - 1) + 1
+            peer.send(GOOD[:at], GOOD[at:])
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port), enough(len(GOOD)))
+    assert not seen.failures
+    assert len(seen.done_ns) >= len(GOOD)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param((b"HTTP/1.1 100 Continue\r\n\r\n", GOOD), id="interim-apart"),
+        pytest.param(
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + GOOD,), id="interim"
+        ),
+        pytest.param((reply(b"x" * 700_000),), id="larger-than-a-read"),
+        pytest.param((reply(b""),), id="no-tensor-bytes"),
+        pytest.param((reply(document={"outputs": ["x" * 100_000]}),), id="long-json"),
+    ],
+)
+def test_proper_replies_of_any_form_succeed(parts: tuple[bytes, ...]) -> None:
+    with ScriptedServer(always(*parts)) as server:
+        seen = run(order(server.port, value=2), enough(20))
+    assert not seen.failures
+    assert len(seen.done_ns) >= 20
+    assert server.accepted == 2
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(reply(length=False), id="until-close"),
+        pytest.param(reply(b"", "Connection: close"), id="connection-close"),
+        pytest.param(GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"), id="http-1.0"),
+    ],
+)
+def test_a_connection_that_ends_with_its_reply_is_replaced_without_a_failure(last: bytes) -> None:
+    def script(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.send(last)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, value=2), enough(20))
+    assert not seen.failures
+    assert len(seen.done_ns) >= 20
+    assert server.accepted >= 20
+
+
+def test_chunked_replies_succeed_in_any_pieces() -> None:
+    head, _, body = reply(length=False, data=b"0123456789").partition(b"\r\n\r\n")
+    head += b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x;x=y\r\n%s\r\n" % (len(piece), piece) for piece in (body[:1], body[1:30], body[30:]))
+    whole = head + chunks + b"0\r\nTrailer: x\r\n\r\n"
+
+    def script(peer: Peer) -> None:
+        at = 0
+        while peer.request() is not None:
+            at = (at + 7) % len(whole)
+            peer.send(whole[:at], whole[at:])
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port), enough(60))
+    assert not seen.failures
+    assert server.accepted == 1
+
+
+def test_replies_whose_length_and_headers_change_succeed() -> None:
+    replies = [reply(b"x" * size, f"X-Request-Id: {size * 7}") for size in range(400)]
+    with ScriptedServer(in_turn(*replies, GOOD, GOOD)) as server:
+        seen = run(order(server.port), enough(900))
+    assert not seen.failures
+    assert len(seen.done_ns) >= 900
+
+
+BAD = {
+    "status": (refusal("400 Bad Request"), "HTTP 400: model is not ready"),
+    "status-without-body": (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "HTTP 503"),
+    "status-text": (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 9\r\n\r\n<h1>\nno\n\n", "HTTP 502: <h1> no"),
+    "error-with-200": (refusal("200 OK"), "HTTP 200: model is not ready"),
+    "spaced-error-with-200": (
+        b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n { "error" : "bad" }',
+        "HTTP 200: bad",
+    ),
+    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n", "malformed reply: starts with b'SSH-2.0-OpenSSH_9.2"),
+    "head-garbage": (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "malformed reply: header line b'no colon'"),
+    "page": (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "malformed reply: its JSON part does not parse"),
+    "other-json": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "malformed reply: no outputs in it"),
+    "extra": (GOOD + b"x", "malformed reply: bytes after its end"),
+    "two": (GOOD + GOOD, "malformed reply: bytes after its end"),
+    "no-content": (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204"),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed reply: chunk size b'zz'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_reply_is_a_failure_with_its_reason_and_never_timed(kind: str) -> None:
+    bad, message = BAD[kind]
+    with ScriptedServer(in_turn(bad)) as server:
+        seen = run(order(server.port), enough(failures=2))
+    assert not seen.done_ns
+    assert not seen.latency_ns
+    assert all(text.startswith(message) for text in seen.failures), seen.failures
+    assert all("\n" not in text for text in seen.failures)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_good_replies_go_on_between_bad_ones(kind: str) -> None:
+    bad, _ = BAD[kind]
+    good = 0
+
+    def script(peer: Peer) -> None:
+        nonlocal good
+        while peer.request() is not None:
+            turn = len(server.bodies)
+            peer.send(bad if turn % 5 == 3 else GOOD)
+            good += turn % 5 != 3
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port), enough(30, failures=3))
+        assert len(seen.done_ns) <= good
+    assert seen.failed >= 3
+
+
+def test_an_error_as_long_as_a_good_reply_and_with_the_same_head_is_an_error() -> None:
+    good = reply(b"", document={"outputs": [1]})
+    bad = good.replace(b'{"outputs": [1]}', b'{"error": "bad"}')
+    assert len(good) == len(bad)
+    with ScriptedServer(in_turn(good, good, good, bad)) as server:
+        seen = run(order(server.port), enough(9, failures=3))
+    assert set(seen.failures) == {"HTTP 200: bad"}
+    assert abs(len(seen.done_ns) - 3 * seen.failed) <= 3
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("reset", "connection broke: Connection reset by peer"),
+        ("close", "connection closed in mid-reply"),
+        ("close-early", "connection closed without a reply"),
+    ],
+)
+def test_a_connection_that_breaks_is_a_failure_and_is_replaced(how: str, message: str) -> None:
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.number != 0:
+                peer.send(GOOD)
+                continue
+            if how != "close-early":
+                peer.send(GOOD[:-3])
+                time.sleep(0.02)
+            if how == "reset":
+                peer.reset()
+            return
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port), enough(3, failures=1))
+    assert dict(seen.failures) == {message: 1}
+    assert server.accepted == 2
+    assert len(seen.done_ns) < len(server.bodies)
+
+
+def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        if peer.number:
+            peer.send(GOOD)
+            always(GOOD)(peer)
+        else:
+            peer.request()  # returns when the client has given up
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, timeout_ns=200 * MS), enough(5))
+    assert dict(seen.failures) == {"timeout: no reply within 0.2 s": 1}
+    assert server.accepted == 2
+    assert max(seen.latency_ns) < 200 * MS
+
+
+def test_a_reply_that_trickles_forever_fails_by_timeout() -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        while True:
+            peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.01)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, timeout_ns=100 * MS), enough(failures=2))
+    assert set(seen.failures) == {"timeout: no reply within 0.1 s"}
+
+
+def test_a_server_that_dies_and_returns_is_used_again() -> None:
+    servers = [ScriptedServer(always(GOOD))]
+    refused = "cannot connect: Connection refused"
+
+    def returned(seen: Seen) -> bool:
+        if len(servers) == 2:
+            return len(servers[1].bodies) >= 20
+        if seen.failures[refused]:
+            servers.append(ScriptedServer(always(GOOD), servers[0].port))
+        elif len(seen.done_ns) >= 20:
+            servers[0].close()
+        return False
+
+    try:
+        seen = run(order(servers[0].port, value=2), returned)
+        assert len(servers[1].bodies) >= 20
+        assert seen.failures[refused] <= 20
+    finally:
+        for server in servers:
+            server.close()
+
+
+def failing_close(peer: Peer) -> None:
+    """Refuse, then close without saying so."""
+    if peer.request() is not None:
+        peer.send(refusal("503 Service Unavailable"))
+
+
+def accept_close(peer: Peer) -> None:
+    """Close at once."""
+
+
+@pytest.mark.parametrize("script", [always(refusal("503 Service Unavailable")), failing_close, accept_close])
+def test_failures_back_off(script: Script) -> None:
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, value=4), at_most_s=1.0)
+    # Pauses of 10, 20, 40, ... ms: 7 attempts a second at most, for each connection.
+    assert 4 <= max(len(server.bodies), server.accepted) <= 4 * 8
+    assert 4 <= seen.failed <= 4 * 8
+
+
+def test_refused_connections_back_off() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        port = server.port
+    seen = run(order(port, value=4), at_most_s=1.0)
+    assert set(seen.failures) == {"cannot connect: Connection refused"}
+    assert 4 <= seen.failed <= 4 * 8
+
+
+def test_a_large_body_reaches_a_slow_reader_whole() -> None:
+    bodies = [bytes([n]) * 4_000_000 for n in range(3)]
+
+    def script(peer: Peer) -> None:
+        time.sleep(0.05)
+        while peer.request() is not None:
+            peer.send(GOOD)
+
+    with ScriptedServer(script, receive_buffer=4096) as server:
+        seen = run(order(server.port, bodies, value=2), enough(6))
+    assert not seen.failures
+    got = {hashlib.sha256(body).hexdigest() for body in server.bodies}
+    assert got == {hashlib.sha256(body).hexdigest() for body in bodies}
+
+
+def test_an_answer_before_the_request_is_sent_whole_is_taken() -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.send(refusal("413 Content Too Large", "too large"))
+        time.sleep(0.3)
+
+    with ScriptedServer(script, receive_buffer=4096) as server:
+        seen = run(order(server.port, [b"x" * 8_000_000]), enough(failures=1))
+    assert "HTTP 413: too large" in seen.failures
+
+
+def test_64_connections_are_served_alike() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        seen = run(order(server.port, value=64), enough(64 * 30))
+        counts = sorted(server.served.values())
+    assert not seen.failures
+    assert len(counts) == 64
+    assert counts[0] >= 5
+    assert counts[-1] <= 5 * counts[32]
+
+
+def test_requests_are_rotated_in_order() -> None:
+    bodies = [b"first", b"second", b"third"]
+    with ScriptedServer(always(GOOD)) as server:
+        run(order(server.port, bodies), enough(20))
+    assert all(body == bodies[n % 3] for n, body in enumerate(server.bodies))
+
+
+def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back() -> None:
+    release = threading.Event()
+    answered: list[float] = []
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            release.wait(5)
+            peer.send(GOOD)
+            answered.append(time.monotonic())
+
+    with ScriptedServer(script) as server:
+        threading.Timer(0.5, release.set).start()
+        seen = run(order(server.port, value=3), lambda _: len(server.bodies) == 3)
+        assert len(answered) == 3
+        assert len(server.bodies) == 3
+    assert not seen.failures
+    assert 0.2 < seen.drained_s < 1.0
+
+
+def never(peer: Peer) -> None:
+    """Read, and say nothing."""
+    while peer.request() is not None:
+        pass
+
+
+def test_a_reply_that_does_not_come_holds_the_stop_up_for_a_second_only() -> None:
+    with ScriptedServer(never) as server:
+        seen = run(order(server.port), lambda _: bool(server.bodies))
+    assert 0.9 < seen.drained_s < 3.0
+    assert not seen.done_ns
+
+
+def test_the_report_tells_what_is_in_flight() -> None:
+    with ScriptedServer(never) as server:
+        seen = run(order(server.port, value=3), lambda s: len(s.reports) >= 4)
+    assert seen.reports[-1]["inflight"] == 3
+
+
+def test_localhost_is_tried_at_each_of_its_addresses() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        seen = run(order(server.port, host="localhost", value=2), enough(10))
+    assert not seen.failures
+
+
+# -- open loop ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distribution", ["constant", "poisson"])
+def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        work = order(server.port, kind="request_rate", value=200.0, distribution=distribution, seed=7)
+        seen = run(work, at_most_s=0.6)
+    assert not seen.failures
+    # The first arrival tells when the schedule began; each other one came no earlier than it was due.
+    times = send_times_ns(200.0, distribution, 7)
+    due = [next(times) for _ in server.times_ns]
+    start = min(arrival - at for arrival, at in zip(sorted(server.times_ns), due, strict=True))
+    lateness = sorted(arrival - at - start for arrival, at in zip(sorted(server.times_ns), due, strict=True))
+    assert len(due) > 60
+    assert lateness[len(lateness) // 2] < 50 * MS
+    # It sent all that was due: at most what the last 100 ms held is missing.
+    assert due[-1] > 400 * MS
+
+
+def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "OPEN_LOOP_CONNECTIONS", 1)
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            time.sleep(0.04)
+            peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, kind="request_rate", value=100.0), enough(10))
+    # Each takes 40 ms and one is due every 10 ms: the n-th is 30 ms later than the one before.
+    assert all(latency >= 40 * MS + n * 29 * MS for n, latency in enumerate(seen.latency_ns))
+    assert max(report["send_lag_ns"] for report in seen.reports) >= 150 * MS
+
+
+def test_an_open_loop_opens_connections_as_it_needs_them() -> None:
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            time.sleep(0.1)
+            peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, kind="request_rate", value=100.0), enough(30))
+        assert 5 <= server.accepted <= 40
+    assert not seen.failures
+    assert sorted(seen.latency_ns)[len(seen.latency_ns) // 2] < 400 * MS
+
+
+def test_an_idle_connection_that_the_server_closes_costs_no_request() -> None:
+    def script(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.send(GOOD)  # and close, without saying so
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, kind="request_rate", value=20.0), enough(6))
+        assert 6 <= server.accepted <= len(server.bodies) + 1
+    assert not seen.failures
+
+
+def test_an_open_loop_on_a_dead_server_makes_no_storm_and_loses_no_request() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        port = server.port
+    work = order(port, kind="request_rate", value=500.0, timeout_ns=300 * MS)
+    seen = run(work, at_most_s=1.0)
+    timeouts = seen.failures["timeout: no free connection within 0.3 s"]
+    assert seen.failures["cannot connect: Connection refused"] <= 10
+    assert 150 <= timeouts <= 500
+    assert not seen.done_ns
+
+
+def test_an_open_loop_keeps_its_rate_when_every_reply_is_an_error() -> None:
+    with ScriptedServer(always(refusal("500 Internal Server Error"))) as server:
+        seen = run(order(server.port, kind="request_rate", value=100.0), at_most_s=0.6)
+        assert 30 <= len(server.bodies) <= 61
+        assert server.accepted <= 20
+    assert not seen.done_ns
