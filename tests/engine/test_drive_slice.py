@@ -1,0 +1,121 @@
+"""One slice: warm-up left out, measured between two scrapes, given up when it is hopeless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+
+import pytest
+from fakes import SECOND_NS, Replies, Script, World, group
+
+from model_analyzer.core.load import Load, LoadOrder
+from model_analyzer.core.measurement import Slice
+from model_analyzer.core.telemetry import GpuChoice
+from model_analyzer.engine.recorder import Recorder
+from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
+
+
+def drive(world: World, script: Script, load: int = 1, measure_s: float = 0.5, patience_s: float = 10.0) -> Slice:
+    (phase,) = group(loads=[load]).phases
+    world.generator.script = script
+    requests = world.encoder.encode(world.server.load(phase.variant), 1, phase.source, "http", "")
+    order = LoadOrder("", Load("concurrency", load), requests, 10.0)
+    plan = SlicePlan(phase, order, 0, measure_s, patience_s, GpuChoice())
+    recorder = Recorder([world.sampler], 3600.0, world.clock)
+    recorder.start()
+    try:
+        return drive_slice(plan, world.generator, recorder, world.clock, world.progress)
+    finally:
+        recorder.stop()
+
+
+@pytest.fixture
+def running(world: World) -> World:
+    world.server.dead = None
+    return world
+
+
+def in_turn(*replies: Replies) -> Script:
+    """One of these each batch; the last one for ever."""
+    left: Iterator[Replies] = iter(replies)
+    return lambda _order: next(left, replies[-1])
+
+
+def test_only_replies_between_the_scrapes_count(running: World) -> None:
+    piece = drive(running, lambda _order: Replies(rate=1000))
+    assert piece.stats.count == pytest.approx(1000 * piece.seconds, abs=1)
+    assert piece.server is not None
+    assert piece.server["nv_inference_request_success"] == pytest.approx(
+        piece.stats.count, abs=51
+    )  # the fake counts a batch at once
+
+
+def test_warm_up_lasts_until_windows_agree(running: World) -> None:
+    cold = [Replies(rate=rate) for rate in (40, 100, 200, 400, 800, 1600)]
+    piece = drive(running, in_turn(*cold, Replies(rate=2000)))
+    assert piece.warmup_s >= 0.3
+    assert piece.stats.rate == pytest.approx(2000, rel=0.01)
+    assert piece.notes == ()
+
+
+def test_warm_up_waits_for_every_request_in_flight_once(running: World) -> None:
+    assert drive(running, lambda _order: Replies(rate=100), load=64).warmup_s >= 0.6
+
+
+def test_a_load_that_never_settles_is_measured_after_the_cap_and_says_so(running: World) -> None:
+    levels = cycle([100, 2000, 6000])  # no two neighbouring pairs agree
+    piece = drive(running, lambda _order: Replies(rate=next(levels)))
+    assert 2.5 < piece.warmup_s < 5
+    assert "warm-up had not settled after" in piece.notes[0]
+
+
+def test_a_slow_models_warm_up_ends_soon_after_its_first_reply(running: World) -> None:
+    silent = [Replies(rate=0)] * 100
+    assert 5.0 < drive(running, in_turn(*silent, Replies(rate=20))).warmup_s < 6
+
+
+def test_failures_only_are_given_up_with_the_commonest_message(running: World) -> None:
+    with pytest.raises(SliceFailed, match=r"every request failed \(\d+ in 1\.\d s\): no such tensor"):
+        drive(running, lambda _order: Replies(0, failures={"no such tensor": 100, "other": 20}))
+
+
+def test_silence_is_given_up_when_patience_ends(running: World) -> None:
+    before = running.clock.now_ns()
+    with pytest.raises(SliceFailed, match="no reply within 4 s"):
+        drive(running, lambda _order: Replies(rate=0), patience_s=4)
+    assert running.clock.now_ns() - before == pytest.approx(4 * SECOND_NS, rel=0.05)
+
+
+def test_a_load_that_breaks_down_in_mid_slice_is_given_up(running: World) -> None:
+    good, bad = Replies(rate=1000), Replies(0, failures={"connection refused": 100})
+    with pytest.raises(SliceFailed, match="every request failed"):
+        drive(running, in_turn(good, good, good, good, bad), measure_s=5)
+
+
+def test_failures_beside_replies_are_counted_and_not_timed(running: World) -> None:
+    piece = drive(running, lambda _order: Replies(rate=100, failures={"busy": 20}))
+    assert piece.stats.count == pytest.approx(100 * piece.seconds, abs=1)
+    assert piece.failures == {"busy": pytest.approx(20 * piece.seconds, abs=1)}
+
+
+def test_the_clients_cpu_is_that_of_the_measured_time(running: World) -> None:
+    hot = [Replies(cpu=1.0)] * 4
+    assert drive(running, in_turn(*hot, Replies(cpu=0.25))).client_cpu_ratio == pytest.approx(0.25, abs=0.1)
+
+
+def test_a_metrics_page_that_fails_leaves_its_reason_and_the_clients_figures(running: World) -> None:
+    running.sampler.problem = "http://metrics: connection refused"
+    piece = drive(running, lambda _order: Replies(rate=1000))
+    assert (piece.server, piece.server_problem) == (None, "http://metrics: connection refused")
+    assert piece.problems == {"triton": "http://metrics: connection refused"}
+    assert piece.stats.count == pytest.approx(500, abs=5)
+
+
+def test_a_person_sees_the_stage_then_the_figures(running: World) -> None:
+    drive(running, lambda _order: Replies(rate=1000, latency_ns=3_000_000))
+    stages = [figures.stage for _, figures in running.progress.lives]
+    assert stages[0] == "warm-up"
+    last = running.progress.lives[-1][1]
+    assert last.stage == "measuring"
+    assert last.throughput == pytest.approx(1000, rel=0.1)
+    assert last.latency_p99_ms == pytest.approx(3.0)
