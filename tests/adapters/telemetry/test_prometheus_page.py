@@ -127,9 +127,8 @@ def test_a_source_recovers_after_it_was_too_slow(replay: Replay, monkeypatch: py
 
 
 def test_a_page_of_ten_megabytes_is_read(replay: Replay) -> None:
-    # Mostly comments, as parsing ten megabytes of samples takes seconds.
-    filler = "# HELP x " + "y" * 990 + "\n"
-    replay.serve(filler * 10_000 + row("DCGM_FI_DEV_FB_USED", 3))
+    filler = '# HELP x y\nx{a="1"} 1\n' * 500_000
+    replay.serve(filler + row("DCGM_FI_DEV_FB_USED", 3))
     (value,) = DcgmSampler(replay.url).sample().values.values()
     assert len(replay.body) > 10_000_000
     assert value == 3 * MIB

@@ -1,0 +1,196 @@
+"""Minutes of real pages, replayed through HTTP: what a phase's readings are. The seconds are the test's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from telemetry_pages import Replay, page
+
+from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
+from model_analyzer.adapters.telemetry.triton import TritonSampler
+from model_analyzer.core.reduce import read_telemetry
+from model_analyzer.core.telemetry import Gpu, GpuChoice, Page, Reading, cadences, select_gpus, summarise
+
+SECOND = 1_000_000_000
+MIB = 2**20
+T4 = "GPU-6d5c0ac5-74d7-3130-46f1-e93ed57f469a"
+H100 = [
+    "GPU-c4529c8d-69c4-b61d-e0bc-7b2460096005",
+    "GPU-bc5610b9-79c8-fedd-8899-07539c7f868a",
+    "GPU-fbc2c554-4d37-8938-0032-f923bad0f716",
+    "GPU-a65a773d-52bb-bcc1-a8ee-f78c3faa2e2d",
+]
+Readings = dict[str, dict[str, Reading]]
+
+
+def set_value(text: str, field: str, value: float) -> str:
+    """The page with this value in every row of a field."""
+    changed, count = re.subn(rf"^({field}{{.*}}) \S+$", rf"\1 {value}", text, flags=re.MULTILINE)
+    assert count, field
+    return changed
+
+
+def without_gpu(text: str, index: int) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if f'gpu="{index}"' not in line)
+
+
+def scrape_each_second(replay: Replay, seconds: int, at: Callable[[int], str]) -> list[Page]:
+    sampler = DcgmSampler(replay.url)
+    pages = []
+    for second in range(seconds + 1):
+        replay.serve(at(second))
+        pages.append(replace(sampler.sample(), time_ns=second * SECOND))
+    return pages
+
+
+def readings(pages: Sequence[Page], start: float, end: float) -> Readings:
+    """As a phase of one slice reads them."""
+    gpus, _ = select_gpus(pages, GpuChoice())
+    summaries = summarise(pages, int(start * SECOND), int(end * SECOND), gpus)
+    problems = {page.source: page.problem for page in pages[-1:] if page.problem}
+    return read_telemetry([summaries], end - start, gpus, problems, cadences(pages))[1]
+
+
+def busy(second: int, every: int = 30, offset: int = 15) -> str:
+    """A T4 whose exporter refreshes at 15 s, 45 s, 75 s, ...; each refresh shows more."""
+    number = (second + every - offset) // every
+    text = page("dcgm/t4_under_load_no_help_type.prom")
+    text = set_value(text, "DCGM_FI_DEV_GPU_UTIL", 50 + number)
+    text = set_value(text, "DCGM_FI_DEV_FB_USED", 5120 + 100 * number)
+    return set_value(text, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 15152422938 + 2_000_000 * number)
+
+
+def test_an_exporter_at_its_default_of_30_s(replay: Replay) -> None:
+    pages = scrape_each_second(replay, 90, busy)
+    found = readings(pages, 0, 90)[T4]
+    assert found["gpu_utilization"] == Reading(pytest.approx(0.52), "dcgm", 91, 3)  # 51, 52, 53 %
+    assert found["gpu_used_memory"].value == 5420 * MIB
+    assert found["gpu_energy"].value == pytest.approx(2000 / 30 * 90)
+    assert (found["gpu_fresh_samples"].value, found["gpu_refresh_interval"].value) == (3, 30)
+
+
+def test_a_phase_between_two_refreshes_is_stale_and_says_the_cadence(replay: Replay) -> None:
+    pages = scrape_each_second(replay, 90, busy)
+    found = readings(pages, 50, 60)[T4]
+    assert found["gpu_utilization"] == Reading(
+        None, "dcgm", 11, 0, "stale: dcgm did not refresh within the measured 10.0 s (it does every 30.0 s)"
+    )
+    assert found["gpu_fresh_samples"].value == 0
+    assert found["gpu_refresh_interval"].value == 30
+
+
+def test_one_refresh_is_a_reading_and_no_energy(replay: Replay) -> None:
+    found = readings(scrape_each_second(replay, 60, busy), 40, 50)[T4]
+    assert found["gpu_utilization"].value == pytest.approx(0.52)
+    assert found["gpu_energy"].value is None
+    assert "did not refresh twice" in str(found["gpu_energy"].reason)
+
+
+def test_a_cadence_that_nobody_can_tell_yet_has_its_reason(replay: Replay) -> None:
+    found = readings(scrape_each_second(replay, 20, busy), 0, 20)[T4]["gpu_refresh_interval"]
+    assert (found.value, found.reason) == (None, "fewer than two refreshes were seen")
+
+
+def h100(second: int) -> str:
+    """A refresh each second; GPU 3 goes away at 5 s, and GPU 1 is there from 6 s on."""
+    text = set_value(page("dcgm/h100x8_pod_mapped.prom"), "DCGM_FI_DEV_POWER_USAGE", 60 + second)
+    text = without_gpu(text, 3) if second >= 5 else text
+    return without_gpu(text, 1) if second < 6 else text
+
+
+def test_a_gpu_that_vanishes_in_mid_phase_keeps_what_was_read(replay: Replay) -> None:
+    found = readings(scrape_each_second(replay, 10, h100), 0, 10)
+    assert found[H100[3]]["gpu_power_usage"] == Reading(pytest.approx(62.5), "dcgm", 5, 4)
+    assert found[H100[0]]["gpu_power_usage"] == Reading(pytest.approx(65.5), "dcgm", 11, 10)
+
+
+def test_a_gpu_that_appears_in_mid_phase_is_read_from_then_on(replay: Replay) -> None:
+    found = readings(scrape_each_second(replay, 10, h100), 0, 10)
+    assert found[H100[1]]["gpu_power_usage"] == Reading(pytest.approx(68), "dcgm", 5, 5)
+
+
+def test_a_gpu_that_is_gone_has_no_figure_of_the_next_phase(replay: Replay) -> None:
+    found = readings(scrape_each_second(replay, 10, h100), 7, 10)[H100[3]]["gpu_power_usage"]
+    assert found.value is None
+    assert found.reason == "no source reports DCGM_FI_DEV_POWER_USAGE or nv_gpu_power_usage"
+
+
+def test_a_field_that_the_exporter_shows_of_some_gpus_only(replay: Replay) -> None:
+    # The real page has no MEM_COPY_UTIL of GPUs 6 and 7.
+    found = readings(scrape_each_second(replay, 3, h100), 0, 3)
+    told = {reading["gpu_memory_utilization_max"].reason for reading in found.values()}
+    assert told == {None, "no source reports DCGM_FI_DEV_MEM_COPY_UTIL or DCGM_FI_PROF_DRAM_ACTIVE"}
+
+
+def mig(second: int) -> str:
+    """The T4's page as that of two MIG instances: (UUID, GPU_I_ID) tells them apart, and there is no GPU_UTIL."""
+    bare = re.sub(r"^DCGM_FI_DEV_(GPU|MEM_COPY)_UTIL.*\n", "", busy(second, 1, 0), flags=re.MULTILINE)
+    instances = [("1", "3g.20gb", 0.5), ("2", "1g.5gb", 0.125)]
+    return "".join(
+        set_value(
+            bare.replace('modelName="Tesla T4"', f'modelName="A100",GPU_I_PROFILE="{profile}",GPU_I_ID="{instance}"'),
+            "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
+            active,
+        )
+        for instance, profile, active in instances
+    )
+
+
+def test_mig_instances_have_readings_of_their_own(replay: Replay) -> None:
+    pages = scrape_each_second(replay, 5, mig)
+    found = readings(pages, 0, 5)
+    assert {key: each["gpu_utilization"].value for key, each in found.items()} == {f"{T4}/1": 0.5, f"{T4}/2": 0.125}
+    assert all("graphics engine" in str(each["gpu_utilization"].note) for each in found.values())
+    assert pages[0].gpus[f"{T4}/2"] == Gpu("A100 MIG 1g.5gb", "0")
+
+
+def choose(replay: Replay, choice: GpuChoice, *others: Page) -> tuple[tuple[str, ...], str | None]:
+    return select_gpus([*scrape_each_second(replay, 0, lambda _: page("dcgm/h100x8_pod_mapped.prom")), *others], choice)
+
+
+def test_one_of_eight_gpus_by_the_pod_that_has_it(replay: Replay) -> None:
+    ours = GpuChoice(None, "vllm-agg-0-vllmdecodeworker-s65j5", "dynamo-workload")
+    assert choose(replay, ours) == ((H100[0],), None)
+
+
+def test_one_of_eight_gpus_by_tritons_list(replay: Replay) -> None:
+    replay.serve(f'nv_gpu_utilization{{gpu_uuid="{H100[2]}"}} 0.5\n')
+    triton = TritonSampler(replay.url).sample()
+    assert choose(replay, GpuChoice(), triton) == ((H100[2],), None)
+
+
+@pytest.mark.parametrize("wanted", ["3", H100[3]])
+def test_one_of_eight_gpus_by_what_the_job_asks_for(replay: Replay, wanted: str) -> None:
+    assert choose(replay, GpuChoice((wanted,))) == ((H100[3],), None)
+
+
+def test_eight_gpus_of_nobody_known_are_shown_with_a_note(replay: Replay) -> None:
+    chosen, note = choose(replay, GpuChoice())
+    assert len(chosen) == 8
+    assert "all 8 GPUs of the exporter" in str(note)
+
+
+def test_a_source_that_fails_for_a_while_costs_that_while(replay: Replay) -> None:
+    sampler = DcgmSampler(replay.url)
+    pages = []
+    bad = {3: (404, "not found"), 4: (200, ""), 5: (200, "<html>login</html>"), 6: (503, "")}
+    for second in range(11):
+        replay.status, text = bad.get(second, (200, busy(second, 1, 0)))
+        replay.serve(text)
+        pages.append(replace(sampler.sample(), time_ns=second * SECOND))
+    assert [second for second, scraped in enumerate(pages) if scraped.problem] == [3, 4, 5, 6]
+    found = readings(pages, 0, 10)[T4]["gpu_utilization"]
+    assert (found.samples, found.fresh, found.reason) == (7, 6, None)
+
+
+def test_a_source_that_always_fails_is_the_reason_of_each_cell(replay: Replay) -> None:
+    replay.status = 404
+    pages = [DcgmSampler(replay.url).sample()]
+    summaries = summarise(pages, 0, SECOND, [T4])
+    found = read_telemetry([summaries], 1.0, [T4], {"dcgm": str(pages[0].problem), "host": "gone"}, {})[1][T4]
+    assert {
+        reading.reason for tag, reading in found.items() if tag not in ("gpu_fresh_samples", "gpu_refresh_interval")
+    } == {f"dcgm: {replay.url}: HTTP 404"}
