@@ -18,7 +18,7 @@ GRACE_S = 10.0
 
 
 class OwnedServer(ABC):
-    """A server that we start. `grace_s`: how long `stop` waits for it."""
+    """A server that we start. `grace_s`: how long `stop` waits for it, and `unload` for a model."""
 
     def __init__(self, launch: Launch) -> None:
         self.grace_s = GRACE_S
@@ -60,7 +60,7 @@ class OwnedServer(ABC):
     def unload(self, variant: Variant) -> None:
         """Unload the variant and wait until it is gone. Raises ModelError."""
         if self._control is not None:
-            self._control.unload(variant.model)
+            self._control.unload(variant.model, self.grace_s)
 
     def problem(self) -> str | None:
         """None while it answers, else why not, in one line."""
