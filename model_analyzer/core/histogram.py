@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUB_BITS = 7  # 128 linear buckets an octave: half a bucket is 1/256 of the value at most
-_SUB = 1 << SUB_BITS
+RESOLUTION = 1 / (2 << SUB_BITS)
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,16 @@ class Histogram:
         exact minimum and maximum. None below 1 / (1 - q) samples: the rank would be the maximum, whatever q says.
         """
         # In whole samples, so that 0.99 (which is not exact in binary) asks for 100 samples and not for 101.
-        if self.min_ns is None or self.max_ns is None or self.count < round(1 / (1 - q)):
+        if self.count < round(1 / (1 - q)):
             return None
-        rank = int(np.ceil(round(q * self.count, 9)))
-        middle = _middle(int(self.buckets[int(np.searchsorted(self._cumulated, rank))]))
+        return self.ranked_ns(int(np.ceil(round(q * self.count, 9))))
+
+    def ranked_ns(self, rank: int) -> float | None:
+        """Sample number `rank` (1: the smallest; beyond the ends: the ends) in ascending order, to within its bucket."""
+        if self.min_ns is None or self.max_ns is None:
+            return None
+        within = min(max(rank, 1), self.count)
+        middle = _middle(int(self.buckets[int(np.searchsorted(self._cumulated, within))]))
         return float(min(max(middle, self.min_ns), self.max_ns))
 
     def to_json(self) -> dict[str, Any]:

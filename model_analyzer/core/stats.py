@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, floor, log, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.histogram import RESOLUTION, Histogram
 
 # The 97.5 % quantile of Student's t for 1, 2, ... 30 degrees of freedom.
 T975 = (
@@ -25,6 +25,10 @@ T975 = (
 )  # fmt: skip
 Z975 = 1.959964
 MIN_SLICES = 3
+# A correlation between slices above this one is not believed: it would make the interval endless.
+MAX_CORRELATION = 0.9
+# The least mean number of replies in a window of the variance within slices.
+WINDOW_REPLIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,8 @@ class SliceStats:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
-        return self.count / self.duration_ns * 1e9
+        """Requests a second; 0 in no time."""
+        return self.count / self.duration_ns * 1e9 if self.duration_ns else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict."""
@@ -101,24 +105,45 @@ def throughput_interval(slices: Sequence[SliceStats]) -> Interval | None:
 
     The variance of a slice's mean rate is the larger of two estimates: the spread between slices, which sees the
     drift, and the long-run variance of the windows within them (Newey and West 1987, Bartlett weights), which guards
-    against slices that agree by luck. t quantile with k - 1 degrees of freedom.
+    against slices that agree by luck. Slices that follow each other closely resemble each other and tell less than
+    independent ones: see `_correlation`. t quantile with k - 1 degrees of freedom. Never narrower than one reply.
     """
-    k = len(slices)
-    total_s = sum(piece.duration_ns for piece in slices) / 1e9
-    replies = sum(piece.count for piece in slices)
+    measured = [piece for piece in slices if piece.duration_ns]
+    k = len(measured)
+    replies = sum(piece.count for piece in measured)
     if k < MIN_SLICES or replies == 0:
         return None
+    total_s = sum(piece.duration_ns for piece in measured) / 1e9
     mean = replies / total_s
-    weights = np.array([piece.duration_ns / 1e9 / total_s * k for piece in slices])
-    rates = np.array([piece.rate for piece in slices])
-    between = float((weights * (rates - mean) ** 2).sum() / (k - 1))
-    variance = max(between, _within(slices, mean) or 0.0) / k
-    return Interval(mean, t_quantile(k - 1) * sqrt(variance))
+    weights = np.array([piece.duration_ns / 1e9 / total_s * k for piece in measured])
+    apart = np.sqrt(weights) * (np.array([piece.rate for piece in measured]) - mean)
+    between = float((apart * apart).sum() / (k - 1)) * _correlation(apart)
+    variance = max(between, _within(measured, mean) or 0.0) / k
+    return Interval(mean, max(t_quantile(k - 1) * sqrt(variance), 1 / total_s))
+
+
+def _correlation(apart: NDArray[np.float64]) -> float:
+    """By how much the variance of a mean grows because its k values, given as deviations, follow a drift.
+
+    (1 + r) / (1 - r), as for a first-order autoregression, r the lag-1 autocorrelation. Its estimate is too low by
+    about 1 / k (Marriott and Pope 1954), and neither a negative r, which would narrow the interval, nor one near 1 is
+    credible from a handful of slices.
+    """
+    square = float((apart * apart).sum())
+    if square == 0:
+        return 1.0
+    r = float((apart[1:] * apart[:-1]).sum()) / square + 1 / len(apart)
+    r = min(max(r, 0.0), MAX_CORRELATION)
+    return (1 + r) / (1 - r)
 
 
 def _within(slices: Sequence[SliceStats], mean: float) -> float | None:
-    """Variance of a slice's mean rate as its windows tell it, (requests/s)^2; None below two windows a slice."""
-    rows = [np.array(piece.windows) / (piece.window_ns / 1e9) - mean for piece in slices if len(piece.windows) >= 2]
+    """Variance of a slice's mean rate as its windows tell it, (requests/s)^2; None below two windows a slice.
+
+    Windows are put together until they hold ten replies on average: below, the spread of their counts is mostly that of
+    whole numbers, and Bartlett weights cannot take out what a regular series of ones and zeros has of it.
+    """
+    rows = [row - mean for piece in slices if len(row := _window_rates(piece, mean)) >= 2]
     if not rows:
         return None
     n = sum(len(row) for row in rows)
@@ -131,15 +156,35 @@ def _within(slices: Sequence[SliceStats], mean: float) -> float | None:
     return max(long_run, 0.0) / (n / len(rows))
 
 
+def _window_rates(piece: SliceStats, mean: float) -> NDArray[np.float64]:
+    """Requests a second in each window, windows put together where they are too short for this rate."""
+    together = max(1, ceil(WINDOW_REPLIES / (mean * piece.window_ns / 1e9)))
+    whole = len(piece.windows) // together
+    counts = np.array(piece.windows[: whole * together], np.float64).reshape(whole, together).sum(axis=1)
+    return np.asarray(counts / (together * piece.window_ns / 1e9))
+
+
+def replies_for_interval(q: float) -> int:
+    """How many replies an interval of the q-th percentile needs.
+
+    So many that all of them lie below the true percentile, and then no upper limit exists, with a probability of 5 % at
+    most (Wilks 1941): 299 for p99.
+    """
+    return ceil(log(0.05) / log(q))
+
+
 def percentile_interval(slices: Sequence[SliceStats], q: float) -> Interval | None:
     """The q-th percentile of latency, ns, over all slices, with its interval; None where samples do not suffice.
 
-    Delete-one-slice jackknife: valid for quantiles because whole slices, not single requests, are left out
-    (Shao and Wu 1989), and it takes the dependence within a slice as it is.
+    The larger of two half-widths. Delete-one-slice jackknife: valid for quantiles because whole slices, not single
+    requests, are left out (Shao and Wu 1989); it takes the dependence within a slice as it is. And the distance to the
+    order statistics that bound the percentile were the latencies independent (binomial ranks), which guards against
+    slices that agree by luck. Never narrower than a bucket of the histogram.
     """
     k = len(slices)
-    whole = Histogram.merge(piece.latency for piece in slices).percentile_ns(q)
-    if whole is None or k < MIN_SLICES:
+    merged = Histogram.merge(piece.latency for piece in slices)
+    whole = merged.percentile_ns(q)
+    if whole is None or k < MIN_SLICES or merged.count < replies_for_interval(q):
         return None
     left_out = [
         Histogram.merge(other.latency for other in slices if other is not piece).percentile_ns(q) for piece in slices
@@ -147,8 +192,17 @@ def percentile_interval(slices: Sequence[SliceStats], q: float) -> Interval | No
     values = np.array([value for value in left_out if value is not None])
     if len(values) < k:
         return None
-    variance = (k - 1) / k * float(((values - values.mean()) ** 2).sum())
-    return Interval(whole, t_quantile(k - 1) * sqrt(variance))
+    apart = values - values.mean()
+    variance = (k - 1) / k * float((apart * apart).sum()) * _correlation(apart)
+    independent = max(abs(rank_ns - whole) for rank_ns in _binomial_limits(merged, q))
+    return Interval(whole, max(t_quantile(k - 1) * sqrt(variance), independent, whole * RESOLUTION))
+
+
+def _binomial_limits(merged: Histogram, q: float) -> tuple[float, float]:
+    """Order statistics around the percentile, 95 % for independent samples (normal approximation of their ranks)."""
+    middle, apart = q * merged.count, Z975 * sqrt(merged.count * q * (1 - q))
+    low, high = merged.ranked_ns(floor(middle - apart)), merged.ranked_ns(ceil(middle + apart) + 1)
+    return low or 0.0, high or 0.0
 
 
 def remarks(slices: Sequence[SliceStats]) -> tuple[str, ...]:

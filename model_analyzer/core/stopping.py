@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from model_analyzer.core.stats import Interval, SliceStats, percentile_interval, throughput_interval
+from model_analyzer.core.stats import (
+    Interval,
+    SliceStats,
+    percentile_interval,
+    replies_for_interval,
+    throughput_interval,
+)
 
 # Below this many slices a spread between slices says little (t with 3 degrees of freedom is 3.18 already).
 INTERVAL_SLICES = 4
-# perf_analyzer: the last three windows within 10 % of their average (its docs, --stability-percentage).
+# perf_analyzer: largest / smallest of the last three windows (its docs, --stability-percentage; its inference_profiler.cc).
 PERF_ANALYZER_WINDOWS = 3
-PERF_ANALYZER_TOLERANCE = 0.10
+PERF_ANALYZER_RATIO = 1.10
 # The slowest exporter cadence that a phase is extended for: the default 30 s, with room.
 EXPORTER_CADENCE_S = 45.0
 
@@ -67,27 +73,43 @@ def _reasons(
         return (f"{len(slices)} slices are too few for an interval",)
     found = []
     if throughput is None:
-        found.append("throughput has no interval: too few replies")
+        found.append("throughput has no interval: no reply")
     elif throughput.relative > rule.precision:
-        found.append(f"throughput is known to ±{throughput.relative:.0%} only (asked: {rule.precision:.0%})")
+        reached, asked = _apart(throughput.relative, rule.precision)
+        found.append(f"throughput is known to ±{reached} only (asked: {asked})")
     if p99 is None:
-        found.append("p99 latency has no interval: too few replies")
+        found.append(_why_no_p99(slices))
     elif p99.relative > rule.latency_precision:
-        found.append(f"p99 latency is known to ±{p99.relative:.0%} only (asked: {rule.latency_precision:.0%})")
+        reached, asked = _apart(p99.relative, rule.latency_precision)
+        found.append(f"p99 latency is known to ±{reached} only (asked: {asked})")
     return tuple(found)
+
+
+def _why_no_p99(slices: Sequence[SliceStats]) -> str:
+    replies, needed = sum(piece.count for piece in slices), replies_for_interval(0.99)
+    if replies < needed:
+        return f"p99 latency has no interval: {replies} replies, {needed} are needed"
+    return "p99 latency has no interval: nearly all replies fell into one slice"
+
+
+def _apart(reached: float, asked: float) -> tuple[str, str]:
+    """Both as percentages, the one reached with as many digits as it takes to be seen above the one asked for."""
+    digits = next((n for n in range(4) if round(reached * 100, n) > asked * 100), 4)
+    return f"{reached * 100:.{digits}f}%", f"{asked * 100:g}%"
 
 
 def _windows_disagree(slices: Sequence[SliceStats]) -> tuple[str, ...]:
     last = slices[-PERF_ANALYZER_WINDOWS:]
-    latencies = [piece.latency.mean_ns for piece in last]
-    if len(last) < PERF_ANALYZER_WINDOWS or None in latencies:
+    latencies = [mean_ns for piece in last if (mean_ns := piece.latency.mean_ns) is not None]
+    if len(latencies) < PERF_ANALYZER_WINDOWS:
         return (f"fewer than {PERF_ANALYZER_WINDOWS} windows with replies",)
     found = []
-    for name, values in (("throughput", [piece.rate for piece in last]), ("latency", [v for v in latencies if v])):
-        average = sum(values) / len(values)
-        worst = max(abs(value / average - 1) for value in values)
-        if worst > PERF_ANALYZER_TOLERANCE:
-            found.append(f"{name} of the last three windows is up to {worst:.0%} off their average (limit 10%)")
+    for name, values in (("throughput", [piece.rate for piece in last]), ("latency", latencies)):
+        # A latency of 0 ns or a window of no length is no measurement, and so not stable.
+        ratio = max(values) / min(values) if min(values) > 0 else float("inf")
+        if ratio > PERF_ANALYZER_RATIO:
+            spread, limit = _apart(ratio - 1, PERF_ANALYZER_RATIO - 1)
+            found.append(f"{name} of the last three windows differs by {spread} (limit {limit})")
     return tuple(found)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import LoadOrder, RequestSet, Tls
 from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
-from model_analyzer.core.stopping import StopRule, Verdict, judge, slice_seconds
+from model_analyzer.core.stopping import StopRule, Verdict, judge
 from model_analyzer.core.telemetry import GpuChoice
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
+from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError
@@ -57,10 +59,9 @@ class Running:
     slices: list[Slice] = field(default_factory=list)
 
     @property
-    def expected_latency_s(self) -> float | None:
-        """Mean latency of the last slice; None before the first reply."""
-        mean_ns = self.slices[-1].stats.latency.mean_ns if self.slices else None
-        return None if mean_ns is None else mean_ns / 1e9
+    def latency(self) -> Histogram:
+        """Every latency so far."""
+        return Histogram.merge(piece.stats.latency for piece in self.slices)
 
 
 class ServerDied(Exception):  # noqa: N818 -- handled by the run loop, which restarts the server
@@ -208,7 +209,9 @@ class GroupDriver:
             tls=self._settings.tls.get(phase.variant.model),
             seed=number,
         )
-        plan = SlicePlan(phase, order, number, self._slice_seconds(item), rule.max_s, self._settings.gpus)
+        seconds = min(self._settings.slice_s, rule.max_s)
+        warmup_s = least_warmup_s(item.latency)
+        plan = SlicePlan(phase, order, number, seconds, rule.max_s, self._settings.gpus, warmup_s)
         parts = self._parts
         try:
             piece = drive_slice(plan, parts.generator, self._recorder, parts.clock, parts.progress)
@@ -218,10 +221,6 @@ class GroupDriver:
         self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
         item.slices.append(piece)
         return None
-
-    def _slice_seconds(self, item: Running) -> float:
-        wanted = slice_seconds(item.expected_latency_s, self._settings.slice_s)
-        return min(wanted, self._settings.rule.max_s)
 
     def _judge(self, item: Running) -> Verdict:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:

@@ -13,8 +13,9 @@ from model_analyzer.core.load import LoadOrder
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.stopping import slice_seconds
 from model_analyzer.core.telemetry import GpuChoice, Page, cadence_s, counter_deltas, select_gpus, summarise
-from model_analyzer.core.warmup import warmed_up
+from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
 
@@ -29,7 +30,11 @@ LIVE_EVERY = 5
 
 @dataclass(frozen=True, slots=True)
 class SlicePlan:
-    """One slice to drive. measure_s: seconds between the scrapes. patience_s: give up without a single reply after it."""
+    """One slice to drive.
+
+    measure_s: seconds between the scrapes, more where the model is found to be slow. patience_s: give up without a
+    single reply after it. warmup_s: warm up for at least so long.
+    """
 
     phase: Phase
     order: LoadOrder
@@ -37,6 +42,7 @@ class SlicePlan:
     measure_s: float
     patience_s: float
     gpus: GpuChoice
+    warmup_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -52,11 +58,16 @@ class Seen:
     replies: int = 0
     batches: int = 0
 
-    def take(self, batch: LoadBatch) -> None:
-        """Add a batch."""
+    def take(self, batch: LoadBatch, until_ns: int | None = None) -> None:
+        """Add a batch.
+
+        Failures carry no time: those of a batch count where its report falls. One beyond `until_ns` brings none, so that
+        of the two reports that overlap the ends of a slice one counts whole and one not at all.
+        """
         self.done.append(batch.done_ns)
         self.latency.append(batch.latency_ns)
-        self.failures.update(batch.failures)
+        if until_ns is None or batch.end_ns <= until_ns:
+            self.failures.update(batch.failures)
         self.lag_ns = max(self.lag_ns, batch.lag_ns)
         self.send_lag_ns = max(self.send_lag_ns, batch.send_lag_ns)
         self.replies += len(batch.done_ns)
@@ -67,6 +78,11 @@ class Seen:
     def now_ns(self) -> int:
         """Up to when completions are known."""
         return self.last.end_ns if self.last else 0
+
+    @property
+    def latency_s(self) -> float | None:
+        """Mean latency of the replies; None without any."""
+        return float(np.concatenate(self.latency).mean()) / 1e9 if self.replies else None
 
     @property
     def cpu_ns(self) -> int:
@@ -91,9 +107,15 @@ def drive_slice(
     began_ns = clock.now_ns()
     with generator.run(plan.order) as batches:
         warm, notes = _warm_up(plan, batches, began_ns, progress)
+        latency_s = warm.latency_s or 0.0
+        clock.sleep(start_offset(plan.round) * min(latency_s, WARMUP_MAX_S))
         recorder.nudge()
         before = recorder.scrape_now("triton")
-        seen = _measure(plan, batches, before.time_ns, progress)
+        seconds = max(plan.measure_s, min(slice_seconds(latency_s, plan.measure_s), plan.patience_s))
+        end_ns = before.time_ns + int(seconds * 1e9)
+        seen = _measure(plan, batches, (before.time_ns, end_ns), progress)
+        # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
+        clock.sleep(max(0, end_ns - clock.now_ns()) / 1e9)
         after = recorder.scrape_now("triton")
         _receive_until(batches, seen, after.time_ns)
     return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes)
@@ -152,7 +174,7 @@ def _warm_up(
         counts.append(len(batch.done_ns))
         elapsed_s = (batch.end_ns - began_ns) / 1e9
         _give_up_if_hopeless(seen, elapsed_s, plan.patience_s)
-        if warmed_up(counts, inflight):
+        if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
             return seen, ()
         if seen.replies and elapsed_s > WARMUP_MAX_S:
             return seen, (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
@@ -171,16 +193,19 @@ def _give_up_if_hopeless(seen: Seen, elapsed_s: float, patience_s: float) -> Non
         raise SliceFailed(f"no reply within {patience_s:g} s{why}")
 
 
-def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], start_ns: int, progress: Progress) -> Seen:
+def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], span_ns: tuple[int, int], progress: Progress) -> Seen:
+    """Receive what falls between two times, up to the last report before the end."""
     seen = Seen()
-    end_ns = start_ns + int(plan.measure_s * 1e9)
+    start_ns, end_ns = span_ns
     for batch in batches:
+        if batch.end_ns <= start_ns:
+            continue
         seen.take(batch)
         measured_s = (batch.end_ns - start_ns) / 1e9
-        _give_up_if_hopeless(seen, measured_s, max(plan.patience_s, plan.measure_s))
+        _give_up_if_hopeless(seen, measured_s, float("inf"))
         if seen.batches % LIVE_EVERY == 0:
             progress.live(plan.phase, _live(seen, plan.order.requests.inferences, measured_s))
-        if batch.end_ns >= end_ns:
+        if batch.end_ns + WINDOW_NS >= end_ns:
             break
     return seen
 
@@ -198,7 +223,7 @@ def _receive_until(batches: Iterator[LoadBatch], seen: Seen, time_ns: int) -> No
         batch = next(batches, None)
         if batch is None:
             return
-        seen.take(batch)
+        seen.take(batch, time_ns)
 
 
 def _stats(seen: Seen, start_ns: int, end_ns: int) -> SliceStats:

@@ -1,0 +1,123 @@
+"""What the statistics need of a slice: bounds, warm-up and length, judged on a load that runs like a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from fakes import SECOND_NS, FakeClock, World, group
+
+from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.stopping import StopRule
+from model_analyzer.ports import LoadBatch
+
+
+@dataclass
+class Clockwork:
+    """A closed loop whose requests all take the same time. failing_s: how long, from the first order's start, it fails.
+
+    As from the real load generator, a batch comes every 50 ms and says what happened since the one before.
+    """
+
+    clock: FakeClock
+    latency_s: float
+    failing_s: float = 0.0
+    began: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def run(self, order: LoadOrder) -> Iterator[Iterator[LoadBatch]]:
+        self.began.append(self.clock.now_ns())
+        yield self._batches(self.clock.now_ns(), int(order.load.value))
+
+    def _batches(self, began_ns: int, inflight: int) -> Iterator[LoadBatch]:
+        latency_ns = int(self.latency_s * SECOND_NS)
+        told_ns = began_ns
+        while True:
+            due_ns = told_ns + SECOND_NS // 20
+            # A reader who slept finds the batches that came meanwhile.
+            self.clock.sleep(max(0, due_ns - self.clock.now_ns()) / SECOND_NS)
+            times = np.arange((told_ns - began_ns) // latency_ns + 1, (due_ns - began_ns) // latency_ns + 1)
+            done_ns = np.repeat(began_ns + times * latency_ns, inflight).astype(np.int64)
+            failing = due_ns - self.began[0] <= self.failing_s * SECOND_NS
+            yield LoadBatch(
+                due_ns,
+                done_ns[:0] if failing else done_ns,
+                np.full(0 if failing else len(done_ns), latency_ns, np.int64),
+                {"busy": 1} if failing else {},
+                cpu_ns=0,
+            )
+            told_ns = due_ns
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    world.rule = StopRule("fixed", min_s=10.0, max_s=10.0)
+    return world
+
+
+def measure(world: World, latency_s: float, concurrency: int = 1) -> Clockwork:
+    clockwork = Clockwork(world.clock, latency_s)
+    world.generator = clockwork  # type: ignore[assignment]
+    world.run([group(loads=(concurrency,))])
+    return clockwork
+
+
+def throughput(world: World) -> float:
+    value = world.store.measurements[0].values["perf_throughput"]
+    assert value is not None
+    return value
+
+
+@pytest.mark.parametrize("latency_s", [0.0317, 0.11, 0.13, 0.27, 0.4049, 0.999, 1.02])
+def test_a_loop_that_runs_like_a_clock_is_counted_without_bias(world: World, latency_s: float) -> None:
+    measure(world, latency_s)
+    replies = 10 / latency_s
+    assert throughput(world) == pytest.approx(1 / latency_s, rel=0.02 + 0.5 / replies)
+
+
+def test_a_model_of_one_reply_a_second_is_measured(world: World) -> None:
+    measure(world, 1.0)
+    assert world.store.measurements[0].status == "ok"
+    assert world.store.measurements[0].values["perf_latency_p50"] == pytest.approx(1e9, rel=0.01)
+
+
+def test_a_slice_of_a_slow_model_holds_a_handful_of_replies(world: World) -> None:
+    clockwork = measure(world, 0.4)
+    assert len(clockwork.began) == 5, "slices of 2 s"
+
+
+def test_a_slice_is_as_long_as_asked_for(world: World) -> None:
+    measure(world, 0.001)
+    assert world.store.measurements[0].values["measured_seconds"] == pytest.approx(10.0, abs=1e-6)
+
+
+def test_a_model_slower_than_max_seconds_fails_and_says_so(world: World) -> None:
+    measure(world, 12.0)
+    (row,) = world.store.measurements
+    assert (row.status, row.notes) == ("failed", ("no reply within 10 s",))
+
+
+def test_later_slices_warm_up_as_long_as_the_slow_requests_take(world: World) -> None:
+    world.rule = StopRule("fixed", min_s=2.0, max_s=2.0)
+    warmups = []
+
+    def keep(piece: object, add: object = world.store.add_slice) -> None:
+        warmups.append(piece.warmup_s)  # type: ignore[attr-defined]
+        add(piece)  # type: ignore[operator]
+
+    world.store.add_slice = keep  # type: ignore[method-assign,assignment]
+    measure(world, 0.45, concurrency=40)
+    assert len(warmups) >= 1
+    assert all(warmup_s >= 0.9 for warmup_s in warmups), "every place came back twice"
+
+
+def test_failures_of_the_warm_up_do_not_count(world: World) -> None:
+    clockwork = Clockwork(world.clock, 0.01, failing_s=0.35)
+    world.generator = clockwork  # type: ignore[assignment]
+    world.run([group()])
+    assert world.store.measurements[0].values["requests_failed"] == 0
