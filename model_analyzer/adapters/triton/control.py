@@ -79,6 +79,13 @@ class TritonControl:
                 self.endpoint, f"does not describe itself: {error}", "is that a Triton server?"
             ) from error
 
+    def name(self) -> str:
+        """What the server calls itself, `--id`; "" where it does not answer."""
+        try:
+            return str(self._api.metadata().get("name", ""))
+        except (Refused, Unreachable):
+            return ""
+
     def ready_models(self) -> list[str]:
         """Names of the models that are ready, sorted."""
         try:

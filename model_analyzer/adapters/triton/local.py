@@ -90,7 +90,7 @@ class LocalServer(OwnedServer):
         host = LOOPBACK if host == "0.0.0.0" else host
         http, grpc, metrics = (f"{host}:{values[port]}" for port in PORTS)
         control = TritonControl.over(self._launch.protocol, http, grpc, self._launch.tls, self._log)
-        self._await_ready(control)
+        self._await_ready(control.is_ready)
         self._control = control
         info = ServerInfo(control.version(), http, grpc, f"http://{metrics}/metrics", True, (self._process.pid,))
         self._launch.say(f"{installation.name} {info.version}: {describe_gpus(info.metrics_url)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from model_analyzer.adapters.triton.control import TritonControl
@@ -107,10 +107,10 @@ class OwnedServer(ABC):
             raise ServerError("tritonserver", death or "is not started", f"see {self._log.path}")
         return self._control
 
-    def _await_ready(self, control: TritonControl) -> None:
+    def _await_ready(self, is_ready: Callable[[], bool]) -> None:
         """Wait for readiness, bounded. Raises ServerError with the log's tail."""
         deadline = time.monotonic() + self._launch.ready_timeout_s
-        while not control.is_ready():
+        while not is_ready():
             death = self._death()
             if death is not None:
                 raise self._start_error(death)
