@@ -360,7 +360,8 @@ def _plain_fault(path: Path_, loc: Path_, item: Mapping[str, Any], source: Sourc
     if kind == "extra_forbidden":
         return Fault(where, f"unknown key {key!r}", _misplaced(key, loc) or _suggest(key, _known_keys(loc)))
     if kind == "missing":
-        return Fault(where, f"{loc[-1]} is missing", _LOOK)
+        fix = "name the models: profile_models: [NAME, ...]" if loc == ("profile_models",) else _LOOK
+        return Fault(where, f"{loc[-1]} is missing", fix)
     if kind == "value_error":
         what, _, fix = str(context.get("error", item["msg"])).partition("; ")
         return Fault(where, f"{key} {what}" if what.startswith(("is ", "has ")) else what, fix or _LOOK)

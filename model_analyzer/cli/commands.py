@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_analyzer.cli.flags import FLAGS, with_spec_flags
+from model_analyzer.cli.flags import FLAG_NAMES, with_spec_flags
 from model_analyzer.errors import PHASES_FAILED
 
 if TYPE_CHECKING:
     from model_analyzer.wire import Job
 
-ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.")]
+ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.", metavar="FOLDER")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,18 +26,18 @@ def register(app: typer.Typer) -> None:
         app.command()(on_store)
 
 
-def load(config_file: str | None, values: dict[str, Any]) -> Job:
-    """The job, its warnings printed. Raises SpecError."""
+def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[str, str] = FLAG_NAMES) -> Job:
+    """The job, its warnings printed. flag_names: key -> how the user spells the flag. Raises SpecError."""
     from model_analyzer.wire import load_job
 
-    job = load_job(Path(config_file) if config_file else None, values, {flag.key: flag.names[-1] for flag in FLAGS})
+    job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
     for warning in job.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return job
 
 
 def profile(config_file: str | None, values: dict[str, Any]) -> None:
-    """Measure every phase of a job that is not measured yet, and write the tables."""
+    """Measure what is not measured yet, write the tables."""
     run(load(config_file, values))
 
 

@@ -7,6 +7,7 @@ are taken as text and judged by the same rules as the YAML's.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,12 +17,16 @@ import typer
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag of `profile`, `plan` and `validate`. kind: "text", "list" (comma or repeated) or "switch"."""
+    """A flag of `profile`, `plan` and `validate`. kind: "text", "list" (comma or repeated) or "switch".
+
+    hidden: not in --help; the flag is Triton Model Analyzer's, and its key is answered by name (core/keys.py).
+    """
 
     key: str
     names: tuple[str, ...]
     help: str
     kind: str = "text"
+    hidden: bool = False
 
 
 FLAGS = (
@@ -58,6 +63,7 @@ FLAGS = (
     Flag("server_output_fields", ("--server-output-fields",), "Columns of the server-only table.", "list"),
     Flag("latency_budget", ("--latency-budget",), "Constraint: p99 latency of at most so many ms."),
     Flag("min_throughput", ("--min-throughput",), "Constraint: at least so many infer/s."),
+    Flag("dcgm_disable", ("--dcgm-disable",), "Do not read DCGM exporters.", "switch"),
     Flag("collect_cpu_metrics", ("--collect-cpu-metrics",), "Accepted; CPU figures are always collected.", "switch"),
     Flag(
         "reload_model_disable", ("--reload-model-disable",), "Use what a remote server has loaded, as it is.", "switch"
@@ -71,19 +77,94 @@ FLAGS = (
 )
 
 
+def _answered(key: str, *short: str, kind: str = "text") -> Flag:
+    return Flag(
+        key, (*short, f"--{key.replace('_', '-')}"), "Answered by name; see docs/job-spec.md.", kind, hidden=True
+    )
+
+
+# Triton Model Analyzer's flags for keys that are answered by name: on the command line, too, by name and not as unknown.
+ANSWERED = (
+    _answered("checkpoint_directory", "-s"),
+    *(
+        _answered(key, kind="switch")
+        for key in (
+            "always_report_gpu_metrics",
+            "skip_summary_reports",
+            "skip_detailed_reports",
+            "override_output_model_repository",
+            "perf_output",
+            "early_exit_enable",
+            "use_concurrency_formula",
+            "run_config_search_disable",
+            "run_config_profile_models_concurrently_enable",
+            "request_rate_search_enable",
+            "concurrency_sweep_disable",
+        )
+    ),
+    *(
+        _answered(key)
+        for key in (
+            "model_type",
+            "output_model_repository_path",
+            "bls_composing_models",
+            "ensemble_composing_models",
+            "cpu_only_composing_models",
+            "perf_analyzer_timeout",
+            "perf_analyzer_cpu_util",
+            "perf_analyzer_path",
+            "perf_output_path",
+            "perf_analyzer_max_auto_adjusts",
+            "triton_install_path",
+            "run_config_search_max_concurrency",
+            "run_config_search_min_concurrency",
+            "run_config_search_max_request_rate",
+            "run_config_search_min_request_rate",
+            "run_config_search_max_instance_count",
+            "run_config_search_min_instance_count",
+            "run_config_search_max_model_batch_size",
+            "run_config_search_min_model_batch_size",
+            "run_config_search_max_binary_search_steps",
+            "min_percentage_of_search_space",
+            "max_percentage_of_search_space",
+            "optuna_min_trials",
+            "optuna_max_trials",
+            "optuna_early_exit_threshold",
+            "run_config_search_mode",
+            "num_configs_per_model",
+            "num_top_model_configs",
+        )
+    ),
+)
+# Key -> how the flag is spelled where a fault points at it.
+FLAG_NAMES = {flag.key: flag.names[-1] for flag in (*FLAGS, *ANSWERED)}
+# Triton Model Analyzer's flags for how much it prints; they are no keys of a job.
+_TALK = {"verbose": ("-v", "--verbose"), "quiet": ("-q", "--quiet")}
+
+
 def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command `-f` and every flag of FLAGS; it is called with `config_file` and `values` (key -> given value)."""
 
     def run(**given: Any) -> None:
         extra = {name: given.pop(name) for name in list(given) if name in own}
         config_file = given.pop("config_file")
+        for talk, names in _TALK.items():
+            if given.pop(talk):
+                print(f"warning: {names[-1]} has no effect; redirect the output instead", file=sys.stderr)
         command(config_file=config_file, values=_given(given), **extra)
 
     own = {p.name: p for p in inspect.signature(command, eval_str=True).parameters.values()}
     own.pop("config_file")
     own.pop("values")
-    file_flag = Annotated[str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False)]
-    parameters = [_parameter("config_file", file_flag, None), *map(_flag_parameter, FLAGS), *own.values()]
+    file_flag = Annotated[
+        str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False, metavar="FILE")
+    ]
+    parameters = [
+        _parameter("config_file", file_flag, None),
+        *map(_flag_parameter, (*FLAGS, *ANSWERED)),
+        *(_flag_parameter(Flag(key, names, "Accepted.", "switch", hidden=True)) for key, names in _TALK.items()),
+        *own.values(),
+    ]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -92,8 +173,8 @@ def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flag_parameter(flag: Flag) -> inspect.Parameter:
     kinds: Mapping[str, Any] = {"text": str | None, "list": list[str] | None, "switch": bool}
-    names = flag.names if flag.kind != "switch" else (f"{flag.names[-1]}",)
-    option = typer.Option(*names, help=flag.help, show_default=False)
+    metavar = {"text": "VALUE", "list": "LIST", "switch": None}[flag.kind]
+    option = typer.Option(*flag.names, help=flag.help, show_default=False, hidden=flag.hidden, metavar=metavar)
     return _parameter(flag.key, Annotated[kinds[flag.kind], option], False if flag.kind == "switch" else None)
 
 
@@ -103,7 +184,8 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, lists flattened at their commas."""
-    return {key: split(value) if isinstance(value, list) else value for key, value in values.items() if value}
+    given = {key: value for key, value in values.items() if value not in (None, False, [])}
+    return {key: split(value) if isinstance(value, list) else value for key, value in given.items()}
 
 
 def split(items: list[str]) -> list[str]:

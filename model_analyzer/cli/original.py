@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from typing import Annotated, Any
 
@@ -11,14 +12,27 @@ from model_analyzer.cli.flags import split
 from model_analyzer.errors import SpecError
 
 NAME = "original"
+FLAG_NAMES = {
+    "profile_models": "--model-names",
+    "model_repository": "--model-folder",
+    "batch_sizes": "--batch",
+    "concurrency": "--concurrency",
+    "export_path": "--export-path",
+    "triton_docker_image": "--triton-version",
+}
 IMAGE = "nvcr.io/nvidia/tritonserver:{version}-py3"
 
 Models = Annotated[
-    list[str] | None, typer.Option("-m", "--model-names", "--models", help="Models, by comma or repeated.")
+    list[str] | None,
+    typer.Option("-m", "--model-names", "--models", help="Models, by comma or repeated.", metavar="LIST"),
 ]
 Folder = Annotated[str | None, typer.Option("-f", "--model-folder", help="Folder of the models.")]
-Batch = Annotated[list[str] | None, typer.Option("-b", "--batch", help="Batch sizes, by comma or repeated.")]
-Concurrency = Annotated[list[str] | None, typer.Option("-c", "--concurrency", help="Concurrency values.")]
+Batch = Annotated[
+    list[str] | None, typer.Option("-b", "--batch", help="Batch sizes, by comma or repeated.", metavar="LIST")
+]
+Concurrency = Annotated[
+    list[str] | None, typer.Option("-c", "--concurrency", help="Concurrency values.", metavar="LIST")
+]
 Export = Annotated[bool, typer.Option("--export", help="Write the tables; else they are printed only.")]
 ExportPath = Annotated[str | None, typer.Option("-e", "--export-path", help="Folder for the tables.")]
 Version = Annotated[
@@ -43,6 +57,9 @@ def original(
     """Measure models: the original tool's flags, without a subcommand. `model-analyzer profile` does more."""
     from model_analyzer.cli import commands
 
+    if not models and model_folder is not None and model_folder.endswith((".yaml", ".yml")):
+        fix = f"write model-analyzer profile -f {model_folder}"
+        raise SpecError("command line", "a job spec without a command", fix)
     if not models or model_folder is None:
         raise SpecError("command line", "-m/--model-names and --model-folder are needed", "see model-analyzer --help")
     if export and export_path is None:
@@ -53,11 +70,13 @@ def original(
     if concurrency:
         values["concurrency"] = split(concurrency)
     values["triton_launch_mode"] = "docker" if triton_version else None
+    if triton_version is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", triton_version):
+        raise SpecError("--triton-version", f"{triton_version!r} is no image tag", "write it like 24.10")
     if triton_version:
         values["triton_docker_image"] = IMAGE.format(version=triton_version)
     if export:
-        commands.run(commands.load(None, {**values, "export_path": export_path}))
+        commands.run(commands.load(None, {**values, "export_path": export_path}, FLAG_NAMES))
     else:
         # Printed only: what a run needs to keep is gone with it.
         with tempfile.TemporaryDirectory(prefix="model-analyzer-") as scratch:
-            commands.run(commands.load(None, {**values, "export_path": scratch}))
+            commands.run(commands.load(None, {**values, "export_path": scratch}, FLAG_NAMES))

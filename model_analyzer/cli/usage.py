@@ -1,0 +1,64 @@
+"""Command lines that cannot be understood: one line each, with a hint; and what Triton Model Analyzer's said."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import typer
+
+from model_analyzer.cli import original
+from model_analyzer.errors import SpecError
+
+# What typer raises for a command line that it cannot parse.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+_HELP = "see `model-analyzer {command}-h`"
+_GONE = {
+    "analyze": "the tables are made by `profile`, and again by `tables`",
+    "report": "the tables are made by `profile`, and again by `tables`",
+    "run": "it is called `profile`",
+    "check": "it is called `validate`",
+}
+
+
+def without_mode(arguments: list[str]) -> list[str]:
+    """The arguments without Triton Model Analyzer's global `-m online|offline`, which chose a preset of plots."""
+    if len(arguments) > 1 and arguments[0] in ("-m", "--mode") and arguments[1] in ("online", "offline"):
+        shown, rest = " ".join(arguments[:2]), arguments[2:]
+    elif arguments and re.fullmatch(r"--mode=(online|offline)", arguments[0]):
+        shown, rest = arguments[0], arguments[1:]
+    else:
+        return arguments
+    if not rest or rest[0].startswith("-"):
+        return arguments
+    print(f"warning: {shown} has no effect: it chose a preset of plots; remove it", file=sys.stderr)
+    return rest
+
+
+def plain(error: Any, arguments: list[str]) -> SpecError:
+    """The error in the manner of all others: where, what, how to mend it."""
+    from difflib import get_close_matches
+
+    context = getattr(error, "ctx", None)
+    command = context.command if context is not None else None
+    name = arguments[0] if arguments and not arguments[0].startswith("-") and arguments[0] != original.NAME else ""
+    seen = _HELP.format(command=f"{name} " if name else "")
+    message = " ".join(error.format_message().split())
+    if typo := re.search(r"^No such option:? '?(-[^\s'(]*)", message):
+        flags = [flag for option in command.params if not option.hidden for flag in option.opts] if command else []
+        near = get_close_matches(typo[1], flags, n=1)
+        return SpecError("command line", f"no such flag: {typo[1]}", f"did you mean {near[0]}?" if near else seen)
+    if typo := re.search(r"^No such command '?([^\s']*)'", message):
+        known = [key for key, one in command.commands.items() if not one.hidden] if command else []
+        near = get_close_matches(typo[1], known, n=1)
+        fix = _GONE.get(typo[1]) or (f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}")
+        return SpecError("command line", f"no such command: {typo[1]}", fix)
+    if lone := re.search(r"^Option '?(-[^\s']*)'? requires", message):
+        return SpecError(lone[1], "needs a value", seen)
+    if re.search(r"unexpected extra argument", message):
+        words = message.rpartition("(")[2].rstrip(").")
+        return SpecError(
+            "command line", f"{words} belongs to no flag", f"write lists without blanks, such as 1,4; {seen}"
+        )
+    return SpecError("command line", message.rstrip("."), seen)
