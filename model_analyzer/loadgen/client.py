@@ -185,9 +185,16 @@ def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:
 
 
 def _drain(fd: int, frames: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None]) -> None:
-    """Read frames until the child closes its end; None then."""
-    with os.fdopen(fd, "rb") as pipe:
-        while len(size := pipe.read(4)) == 4:
-            header = json.loads(pipe.read(struct.unpack("<I", size)[0]))
-            frames.put((header, pipe.read(16 * header["n"])))
+    """Read frames until the child closes its end; None then. A last one that is torn (the child was killed) is dropped."""
+    with os.fdopen(fd, "rb") as pipe, suppress(EOFError):
+        while True:
+            header = json.loads(_exactly(pipe, struct.unpack("<I", _exactly(pipe, 4))[0]))
+            frames.put((header, _exactly(pipe, 16 * header["n"])))
     frames.put(None)
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
