@@ -111,7 +111,7 @@ def drive_slice(
         clock.sleep(start_offset(plan.round) * min(latency_s, WARMUP_MAX_S))
         recorder.nudge()
         before = recorder.scrape_now("triton")
-        seconds = max(plan.measure_s, min(slice_seconds(latency_s, plan.measure_s), plan.patience_s))
+        seconds = slice_seconds(latency_s, plan.measure_s, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
         seen = _measure(plan, batches, (before.time_ns, end_ns), progress)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.

@@ -91,6 +91,12 @@ def test_a_slice_of_a_slow_model_holds_a_handful_of_replies(world: World) -> Non
     assert len(clockwork.began) == 5, "slices of 2 s"
 
 
+def test_a_model_of_one_reply_a_second_still_gets_an_interval(world: World) -> None:
+    world.rule = StopRule("interval", min_s=2.0, max_s=10.0)
+    measure(world, 0.9)
+    assert world.store.measurements[0].values["perf_throughput_ci"] is not None
+
+
 def test_a_slice_is_as_long_as_asked_for(world: World) -> None:
     measure(world, 0.001)
     assert world.store.measurements[0].values["measured_seconds"] == pytest.approx(10.0, abs=1e-6)
