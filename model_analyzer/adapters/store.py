@@ -198,12 +198,13 @@ def _open_at_last_whole_line(path: Path) -> int:
 
 
 def _keep_entry(directory: Path) -> None:
-    """Make a file's name durable, too: after a power loss a new file may be nameless, however well it was synced."""
-    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """Make a new file's name durable, too, on file systems that know how: after a power loss it may be nameless."""
+    with suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _whole_length(fd: int) -> int:

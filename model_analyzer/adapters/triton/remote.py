@@ -20,7 +20,7 @@ from model_analyzer.errors import ModelError, ServerError
 LOOK_S = 1.0
 RETRY_S = 1.0
 # A server that answers and is not ready may be about to be; one with a model that failed to load never is.
-NOT_READY_TRIES = 5
+NOT_READY_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class RemoteServer:
         self._reload = not reload_model_disable
         self._say = say
         self.grace_s = UNLOAD_TIMEOUT_S
+        self._was_ready = False
         self._found: dict[str, Before] = {}
 
     def start(self, settings: ServerSettings) -> ServerInfo:
@@ -121,6 +122,7 @@ class RemoteServer:
             if attempt:
                 time.sleep(RETRY_S)
             if self._control.is_ready():
+                self._was_ready = True
                 return
             silence = self._control.silence()
             live = live + 1 if silence is None else 0
@@ -155,7 +157,17 @@ class RemoteServer:
             raise
         except ModelError:
             self._restore_or_say(model)
+            self._say_if_no_longer_ready(model)
             raise
+
+    def _say_if_no_longer_ready(self, model: str) -> None:
+        """Triton's strict readiness remembers a failed load even after an unload (seen with 2.51)."""
+        if self._was_ready and not self._control.is_ready() and self._control.is_live():
+            self._was_ready = False
+            self._say(
+                f"{self._control.endpoint} answers 'not ready' since {model} failed to load, until that model loads or "
+                "the server is restarted; --strict-readiness=false avoids this"
+            )
 
     def _restore(self, model: str) -> None:
         before = self._found.get(model)

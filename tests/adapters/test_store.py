@@ -1,0 +1,243 @@
+"""The store: what was finished is there after a kill, a full disk, a second run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from measured import baseline, measured, phase, piece
+
+from model_analyzer.adapters import store
+from model_analyzer.adapters.store import FILENAME, JsonlStore, read
+from model_analyzer.core.reduce import failed
+from model_analyzer.errors import ExportPathError
+
+ONE, TWO = phase(load=1), phase(load=2)
+
+
+def records(export_path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (export_path / FILENAME).read_bytes().splitlines()]
+
+
+def test_everything_reads_back_as_it_was(tmp_path: Path) -> None:
+    ours = measured(TWO, gpu="GPU-a")
+    with JsonlStore(tmp_path) as opened:
+        opened.add_run({"phases": [ONE.id, TWO.id]})
+        opened.add_baseline(baseline({"GPU-a": 1e9}))
+        opened.add_slice(piece(ONE, gpu="GPU-a"))
+        opened.add_measurement(ours)
+    contents = read(tmp_path)
+    assert contents.measurements == {TWO.id: ours}
+    assert contents.baselines == {"b": baseline({"GPU-a": 1e9})}
+    assert contents.runs == [{"phases": [ONE.id, TWO.id]}]
+    (kept,) = contents.slices[ONE.id]
+    assert kept.to_json() == piece(ONE, gpu="GPU-a").to_json()
+
+
+def test_a_record_is_on_the_disk_when_the_call_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def spy(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.fstat(fd).st_size)
+
+    with JsonlStore(tmp_path) as opened:
+        monkeypatch.setattr(os, "fsync", spy)
+        sizes = []
+        for add, record in (
+            (opened.add_run, {}),
+            (opened.add_baseline, baseline()),
+            (opened.add_slice, piece(ONE)),
+            (opened.add_measurement, measured(ONE)),
+        ):
+            add(record)  # type: ignore[operator]
+            sizes.append((tmp_path / FILENAME).stat().st_size)
+    assert synced == sizes, "one fsync a record, after the whole of it"
+
+
+def test_an_open_store_knows_what_was_just_added(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE, 0))
+        opened.add_slice(piece(ONE, 1))
+        assert [each.round for each in opened.slices_of(ONE.id)] == [0, 1]
+        opened.add_measurement(measured(ONE))
+        assert opened.slices_of(ONE.id) == []
+        assert list(opened.contents.measurements) == [ONE.id]
+
+
+def test_a_rerun_of_a_failed_phase_starts_afresh_and_its_measurement_replaces_the_old(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE))
+        opened.add_measurement(failed(ONE, "the server died"))
+        opened.add_measurement(measured(TWO))
+    with JsonlStore(tmp_path) as opened:
+        assert opened.slices_of(ONE.id) == []
+        opened.add_measurement(measured(ONE))
+    contents = read(tmp_path)
+    assert [(id_, m.status) for id_, m in contents.measurements.items()] == [(TWO.id, "ok"), (ONE.id, "ok")]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"kind":"slice","data":{"phase_id":"m', b"\0" * 5000, b"garbage"])
+def test_a_torn_last_line_is_cut_off_and_the_next_record_is_whole(tmp_path: Path, torn: bytes) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(ONE))
+    with (tmp_path / FILENAME).open("ab") as file:
+        file.write(torn)
+    assert list(read(tmp_path).measurements) == [ONE.id], "a reader leaves it out"
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(TWO))
+    assert [record["kind"] for record in records(tmp_path)] == ["measurement"] * 2
+    assert list(read(tmp_path).measurements) == [ONE.id, TWO.id]
+
+
+def test_a_file_of_one_torn_line_longer_than_a_block_is_empty(tmp_path: Path) -> None:
+    (tmp_path / FILENAME).write_bytes(b"x" * 200_000)
+    with JsonlStore(tmp_path) as opened:
+        assert opened.contents.measurements == {}
+    assert (tmp_path / FILENAME).read_bytes() == b""
+
+
+DAMAGED = json.loads(json.dumps(piece(ONE).to_json()))
+DAMAGED["stats"]["latency"]["data"] = "AAAA"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "garbage",
+        "[]",
+        "null",
+        "{}",
+        '{"kind":"slice","data":[]}',
+        '{"kind":"slice","data":{"phase_id":"m"}}',
+        '{"kind":"measurement","data":{"status":"ok"}}',
+        '{"kind":"baseline","data":7}',
+        json.dumps({"kind": "slice", "data": DAMAGED}),
+        "\udcff",
+    ],
+)
+def test_garbage_in_the_middle_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(ONE))
+    with (tmp_path / FILENAME).open("ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
+    before = (tmp_path / FILENAME).read_bytes()
+    for attempt in (lambda: read(tmp_path), lambda: JsonlStore(tmp_path)):
+        with pytest.raises(ExportPathError) as caught:
+            attempt()
+        (fault,) = caught.value.faults
+        assert fault.where == f"{tmp_path / FILENAME}:2"
+        assert fault.what.startswith("not a record of this version (")
+        assert "--export-path" in fault.fix
+    assert (tmp_path / FILENAME).read_bytes() == before, "nothing is thrown away"
+    with JsonlStore(tmp_path / "elsewhere"):  # the failed open has freed its lock
+        pass
+
+
+def hold(export_path: str, ready: object, release: object) -> None:
+    with JsonlStore(Path(export_path)):
+        ready.set()  # type: ignore[attr-defined]
+        release.wait(20)  # type: ignore[attr-defined]
+
+
+def test_a_second_run_is_refused_with_the_holder_and_free_when_it_dies(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(str(tmp_path), ready, release))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(ExportPathError, match=f"is in use by process {holder.pid} on ") as caught:
+            JsonlStore(tmp_path)
+        assert caught.value.exit_code == 6
+        assert read(tmp_path).measurements == {}, "status and tables may read meanwhile"
+    finally:
+        holder.kill()
+        holder.join()
+    with JsonlStore(tmp_path):
+        pass
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond this: the kernel writes what fits and refuses the rest, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_file_whole(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(ONE))
+        whole = (tmp_path / FILENAME).read_bytes()
+        with room_for(len(whole) + 100), pytest.raises(ExportPathError, match="cannot be written") as caught:
+            opened.add_measurement(measured(TWO))
+        assert caught.value.exit_code == 6
+        assert (tmp_path / FILENAME).read_bytes() == whole
+        assert list(opened.contents.measurements) == [ONE.id], "what is not on the disk does not count"
+        opened.add_measurement(measured(TWO))
+    assert list(read(tmp_path).measurements) == [ONE.id, TWO.id]
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+def test_a_folder_that_vanishes_is_noticed_with_the_next_record(tmp_path: Path, how: str) -> None:
+    export_path = tmp_path / "results"
+    with JsonlStore(export_path) as opened:
+        if how == "removed":
+            (export_path / FILENAME).unlink()
+        else:
+            export_path.rename(tmp_path / "moved")
+        if how == "replaced":
+            export_path.mkdir()
+            (export_path / FILENAME).touch()
+        with pytest.raises(ExportPathError, match="was removed or replaced"):
+            opened.add_measurement(measured(ONE))
+
+
+def test_an_export_path_that_is_a_file_is_an_error_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ExportPathError, match="name a folder as --export-path"):
+            JsonlStore(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_record_holds_what_json_does_not_know(tmp_path: Path, value: float) -> None:
+    with JsonlStore(tmp_path) as opened:
+        with pytest.raises(ValueError, match="JSON"):
+            opened.add_measurement(replace(measured(ONE), values={"perf_throughput": value}))
+        assert (tmp_path / FILENAME).read_bytes() == b""
+
+
+def test_no_store_is_an_empty_store(tmp_path: Path) -> None:
+    assert read(tmp_path / "absent").runs == []
+    assert not (tmp_path / "absent").exists()
+
+
+def test_ten_thousand_records_are_read_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE, gpu="GPU-a"))
+        opened.add_measurement(measured(ONE, gpu="GPU-a"))
+    a_slice, a_measurement = (tmp_path / FILENAME).read_bytes().splitlines(keepends=True)
+    with (tmp_path / FILENAME).open("wb") as file:
+        for number in range(2000):
+            name = f'"m-{number}'.encode()
+            file.writelines([a_slice.replace(b'"m-1', name)] * 4)
+            file.write(a_measurement.replace(b'"m-1', name))
+    before = time.process_time()
+    contents = store.read(tmp_path)
+    assert len(contents.measurements) == 2000
+    assert contents.slices == {}
+    assert time.process_time() - before < 10
