@@ -26,7 +26,7 @@ def make_job(tmp_path: Path, model_repository: Path) -> Callable[..., Job]:
             **keys,
         }
         file = tmp_path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(dict(values)))
+        file.write_text(yaml.safe_dump(dict(values), sort_keys=False))
         return Job(file, export_path)
 
     return make

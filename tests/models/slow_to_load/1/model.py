@@ -1,0 +1,11 @@
+"""Takes longer to load than anybody waits."""
+
+import time
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep(60)
+
+    def execute(self, requests):
+        return []
