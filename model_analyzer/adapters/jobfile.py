@@ -182,7 +182,10 @@ def _scalar(node: Any, path: Path_, source: Source, environ: Mapping[str, str]) 
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text, node.start_mark, node.end_mark), deep=True)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        what = f"value {text[:40]!r} is not what its form promises ({str(error).splitlines()[0]})"
+        # Python's own limit, far above any number that a job could mean.
+        too_long = isinstance(error, ValueError) and len(text) > 4000
+        why = "too many digits" if too_long else str(error).splitlines()[0]
+        what = f"value {text[:40]!r} is not what its form promises ({why})"
         _fault(source, path, what, "put it in quotes")
         return _UNSET
 
@@ -367,9 +370,10 @@ def _plain_fault(path: Path_, loc: Path_, item: Mapping[str, Any], source: Sourc
         return Fault(where, f"{key} {what}" if what.startswith(("is ", "has ")) else what, fix or _LOOK)
     limits = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
     if kind in limits:
-        bound = context[limits[kind]]
-        words = {"ge": f"use {bound:g} or more", "gt": f"use more than {bound:g}", "le": f"use {bound:g} or less",
-                 "lt": f"use less than {bound:g}"}  # fmt: skip
+        number = context[limits[kind]]
+        bound = f"{number:g}" if isinstance(number, float) else str(number)
+        words = {"ge": f"use {bound} or more", "gt": f"use more than {bound}", "le": f"use {bound} or less",
+                 "lt": f"use less than {bound}"}  # fmt: skip
         return Fault(where, found, words[limits[kind]])
     if kind == "literal_error":
         return Fault(where, found, f"use {context['expected']}")
