@@ -161,8 +161,11 @@ class Tables:
         return [self._contents.measurements[i] for i in self._job.phase_ids if i in self._contents.measurements]
 
 
-def profile(job: Job, console: Console, live: bool) -> int:
-    """Measure what is left of a job; the exit code. Raises AnalyzerError; what is finished is kept."""
+def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
+    """Measure what is left of a job; the exit code. Raises AnalyzerError; what is finished is kept.
+
+    kept: whether the export path outlives the run, so that it is worth saying where the tables are.
+    """
     with interruptible() as interruption, store.JsonlStore(job.export_path) as opened:
         layout = layout_of(job.spec)
         outputs = Tables(layout, opened.contents, job, interruption)
@@ -180,7 +183,10 @@ def profile(job: Job, console: Console, live: bool) -> int:
             raise
         finally:
             progress.end()
-        return _conclude(job, outputs.measurements(), layout, console)
+        tables.summary(console, outputs.measurements(), layout)
+        if kept:
+            _say_where(job.export_path, layout, console)
+        return exit_code(outputs.measurements(), layout)
 
 
 def _run_record(job: Job, layout: tables.Layout) -> dict[str, Any]:
@@ -205,7 +211,7 @@ def _run(
     from model_analyzer.loadgen.client import ProcessLoadGenerator
 
     clock, generator = SystemClock(), ProcessLoadGenerator()
-    server = build_server(job, progress)
+    server = build_server(job, progress, opened)
     parts = Parts(
         server=server,
         generator=generator,
@@ -253,13 +259,13 @@ def _wanted_gpus(spec: JobSpec) -> tuple[str, ...] | None:
     return None if spec.gpus == ("all",) else spec.gpus
 
 
-def build_server(job: Job, progress: Progress) -> Server:
+def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Server:
     """The server of the job's launch mode, not started yet."""
     from model_analyzer.adapters.triton.launch import Launch
 
     spec = job.spec
     if job.mode == "remote":
-        return _remote(spec, progress)
+        return _remote(spec, progress, opened)
     launch = Launch(
         repository=_repository(spec),
         log_path=Path(spec.triton_output_path) if spec.triton_output_path else job.export_path / "triton.log",
@@ -285,8 +291,8 @@ def _repository(spec: JobSpec) -> Path:
     return Path(spec.model_repository) if "://" in spec.model_repository else Path(spec.model_repository).absolute()
 
 
-def _remote(spec: JobSpec, progress: Progress) -> Server:
-    from model_analyzer.adapters.triton.remote import RemoteEndpoints, RemoteServer
+def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Server:
+    from model_analyzer.adapters.triton.remote import Before, RemoteEndpoints, RemoteServer
 
     http, grpc = (text.split("://")[-1].rstrip("/") for text in (spec.triton_http_endpoint, spec.triton_grpc_endpoint))
     return RemoteServer(
@@ -297,6 +303,8 @@ def _remote(spec: JobSpec, progress: Progress) -> Server:
         touch_models_in_use=spec.touch_models_in_use,
         reload_model_disable=spec.reload_model_disable,
         say=progress.say,
+        left={model: Before(**before) for (at, model), before in opened.contents.touched.items() if at == http},
+        remember=lambda model, before: opened.add_touched(http, model, asdict(before)),
     )
 
 
@@ -318,13 +326,10 @@ def _docker(job: Job, launch: Any) -> Server:
     return DockerServer(launch, options)
 
 
-def _conclude(job: Job, measurements: Sequence[Measurement], layout: tables.Layout, console: Console) -> int:
-    """Print the summary and where the tables are; the exit code."""
-    tables.summary(console, measurements, layout)
-    console.print(f"Tables: {job.export_path / layout.filename_inference}", soft_wrap=True, highlight=False)
+def _say_where(export_path: Path, layout: tables.Layout, console: Console) -> None:
+    console.print(f"Tables: {export_path / layout.filename_inference}", soft_wrap=True, highlight=False)
     for name in (layout.filename_gpu, layout.filename_server):
-        console.print(f"        {job.export_path / name}", soft_wrap=True, highlight=False)
-    return exit_code(measurements, layout)
+        console.print(f"        {export_path / name}", soft_wrap=True, highlight=False)
 
 
 def exit_code(measurements: Sequence[Measurement], layout: tables.Layout) -> int:

@@ -41,13 +41,13 @@ def profile(config_file: str | None, values: dict[str, Any]) -> None:
     run(load(config_file, values))
 
 
-def run(job: Job) -> None:
-    """Measure a job; ends the process with its exit code."""
+def run(job: Job, kept: bool = True) -> None:
+    """Measure a job; ends the process with its exit code. kept: whether its export path outlives it."""
     from rich.console import Console
 
     from model_analyzer.wire import profile as measure
 
-    raise typer.Exit(measure(job, _console(), live=Console(stderr=True).is_terminal))
+    raise typer.Exit(measure(job, _console(), live=Console(stderr=True).is_terminal, kept=kept))
 
 
 def _console() -> Any:

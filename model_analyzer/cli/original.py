@@ -79,4 +79,4 @@ def original(
     else:
         # Printed only: what a run needs to keep is gone with it.
         with tempfile.TemporaryDirectory(prefix="model-analyzer-") as scratch:
-            commands.run(commands.load(None, {**values, "export_path": scratch}, FLAG_NAMES))
+            commands.run(commands.load(None, {**values, "export_path": scratch}, FLAG_NAMES), kept=False)

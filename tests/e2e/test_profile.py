@@ -131,3 +131,4 @@ def test_the_original_command_lines_work(make_job: Callable[..., Job], model_rep
     )
     assert printed.returncode == 0
     assert "add_sub_config_default" in printed.stdout
+    assert "Tables:" not in printed.stdout
