@@ -62,6 +62,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *remarks([piece.stats for piece in slices]),
                 *server_notes,
                 *gpu_notes,
+                *problem_notes(problems),
                 *(note for piece in slices for note in piece.notes),
             ]
         ),
@@ -245,10 +246,15 @@ def _energy(gpus: Iterable[Mapping[str, Reading]], seconds: float) -> tuple[floa
     return (sum(joules) if joules else None), note
 
 
+def problem_notes(problems: Mapping[str, str]) -> list[str]:
+    """A source that failed is told of, also where another fills every cell."""
+    return [f"{source}: {text}" for source, text in sorted(problems.items())]
+
+
 def no_gpu_reason(problems: Mapping[str, str]) -> str:
     """Why there is no GPU at all."""
     if problems:
-        return "; ".join(f"{source}: {text}" for source, text in sorted(problems.items()))
+        return "; ".join(problem_notes(problems))
     return "no GPU: Triton reports none, and no DCGM exporter does"
 
 

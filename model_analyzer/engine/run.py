@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from model_analyzer.core.measurement import Baseline, Environment, Measurement
 from model_analyzer.core.plan import Group
-from model_analyzer.core.reduce import no_gpu_reason, read_telemetry
+from model_analyzer.core.reduce import no_gpu_reason, problem_notes, read_telemetry
 from model_analyzer.core.search import Search
 from model_analyzer.core.telemetry import cadences, select_gpus, summarise
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -128,8 +128,9 @@ class Run:
         pages = recorder.pages()
         gpus, gpu_note = select_gpus(pages, self._settings.gpus)
         telemetry = summarise(pages, start_ns, end_ns, gpus)
-        host, readings = read_telemetry([telemetry], seconds, gpus, recorder.problems(), cadences(pages))
-        notes = (*self._loaded_note(server), *([gpu_note] if gpu_note else []))
+        problems = recorder.problems()
+        host, readings = read_telemetry([telemetry], seconds, gpus, problems, cadences(pages))
+        notes = (*self._loaded_note(server), *([gpu_note] if gpu_note else []), *problem_notes(problems))
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
         return Baseline(
             baseline_id,
@@ -137,7 +138,7 @@ class Run:
             host,
             readings,
             notes,
-            "" if gpus else no_gpu_reason(recorder.problems()),
+            "" if gpus else no_gpu_reason(problems),
             finished_at=utc,
             environment=self._environment(),
         )
