@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from triton_container import image
+from triton_container.engine import Engine, NoEngineError, docker_engine
 
 from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch
@@ -54,3 +57,26 @@ def embedded_server(model_repository: Path, tmp_path_factory: pytest.TempPathFac
     info = server.start(ServerSettings())
     yield RunningServer(server, info)
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A real Docker engine: the one that runs here, else one of our own (root only)."""
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(docker_engine())
+        except NoEngineError as error:
+            pytest.skip(f"no Docker engine: {error}")
+        yield started
+
+
+@pytest.fixture(scope="session")
+def triton_version(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A CPU Triton in the engine, as nvcr.io/nvidia/tritonserver:<this version>-py3; made of what is installed here."""
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = tmp_path_factory.mktemp("image") / "root.tar"
+            version = stack.enter_context(image.in_engine(engine.client, scratch))
+        except ServerError as error:
+            pytest.skip(f"no embedded Triton to make an image of: {error}")
+        yield version

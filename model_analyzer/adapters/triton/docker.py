@@ -242,8 +242,8 @@ class DockerServer(OwnedServer):
             self._container.reload()
         except (docker.errors.DockerException, OSError):
             return  # `_death` says why
-        for address in _addresses(self._container.attrs, flags, self._shares_a_network()):
-            if not _accepts(address.grpc if self._launch.protocol == "grpc" else address.http):
+        for address in addresses(self._container.attrs, flags, self._shares_a_network()):
+            if not accepts(address.grpc if self._launch.protocol == "grpc" else address.http):
                 continue
             control = TritonControl.over(self._launch.protocol, address.http, address.grpc, self._launch.tls, self._log)
             if control.is_ready() and control.name() == flags["id"]:
@@ -278,7 +278,7 @@ class DockerServer(OwnedServer):
         return f"{status.st_dev}-{status.st_ino}"
 
 
-def _addresses(attributes: Mapping[str, Any], flags: Mapping[str, str], shares_a_network: bool) -> Iterator[Address]:
+def addresses(attributes: Mapping[str, Any], flags: Mapping[str, str], shares_a_network: bool) -> Iterator[Address]:
     """Every way to the container's ports, the best first; none while it has no network.
 
     attributes: the engine's description of the container (`docker inspect`).
@@ -301,7 +301,8 @@ def _address(places: Sequence[str], direct: bool) -> Address:
     return Address(http, grpc, metrics, direct)
 
 
-def _accepts(address: str) -> bool:
+def accepts(address: str) -> bool:
+    """Whether something listens there and can be reached from here."""
     host, port = address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()

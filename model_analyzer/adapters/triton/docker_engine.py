@@ -116,9 +116,11 @@ class PullProgress:
             self._layers.setdefault(layer, False)
             detail = event.get("progressDetail") or {}
             self._downloaded[layer] = int(detail.get("current") or 0)
-            self._sizes[layer] = int(detail.get("total") or 0)
-        elif status == "Download complete" and layer in self._sizes:
-            self._downloaded[layer] = max(self._sizes[layer], self._downloaded[layer])
+            if detail.get("total"):
+                self._sizes[layer] = int(detail["total"])
+        elif status == "Download complete":
+            # A small one is complete before the engine has told its size.
+            self._downloaded[layer] = self._sizes.setdefault(layer, self._downloaded.get(layer, 0))
 
     def __str__(self) -> str:
         if not self._layers:
@@ -126,6 +128,6 @@ class PullProgress:
         layers = f"{sum(self._layers.values())} of {len(self._layers)} layers"
         done = sum(self._downloaded.values()) / 1e6
         unfinished = [layer for layer, complete in self._layers.items() if not complete]
-        if all(self._sizes.get(layer) for layer in unfinished):
+        if all(layer in self._sizes for layer in unfinished):
             return f"{layers}, {done:.0f} of {sum(self._sizes.values()) / 1e6:.0f} MB"
         return f"{layers}, {done:.0f} MB so far"
