@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -133,7 +134,8 @@ class LineProgress:
     def say(self, message: str) -> None:
         """One line."""
         stamp = time.strftime("%H:%M:%S")
-        print(f"{stamp} {message}", file=self._stream, flush=True)
+        with suppress(OSError, ValueError):  # whoever read it has gone (`| head`): no reason to end a run
+            print(f"{stamp} {message}", file=self._stream, flush=True)
 
     def live(self, phase: Phase, figures_now: Live) -> None:
         """A line now and then, so that a long phase is seen to be alive."""

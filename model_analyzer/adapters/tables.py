@@ -84,9 +84,14 @@ def _with_own(fields: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*fields, *own)))
 
 
+def _number(value: float) -> str:
+    """Exact, and without an exponent for a whole number."""
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
 def _about(m: Measurement, constraints: Constraints) -> Row:
     """What both kinds of row say of their phase."""
-    load = f"{m.phase.load.value:g}"
+    load = _number(m.phase.load.value)
     satisfied = satisfies(m, constraints)
     return {
         "model_name": m.phase.variant.model,
@@ -104,15 +109,13 @@ def _about(m: Measurement, constraints: Constraints) -> Row:
 
 def _inference_row(m: Measurement, fields: Sequence[str], constraints: Constraints) -> Row:
     about = _about(m, constraints)
-    sources = ", ".join(
-        dict.fromkeys(r["gpu_utilization"].source for r in m.gpus.values() if r["gpu_utilization"].source)
-    )
-    about |= {"gpu_uuid": " ".join(m.gpus), "gpu_source": sources}
-    about["gpu_model"] = ", ".join(
-        dict.fromkeys(m.environment.gpus[key].model for key in m.gpus if key in m.environment.gpus)
-    )
-    values = {**m.values, **{tag: reading.value for tag, reading in m.host.items()}}
-    reasons = {**m.reasons, **{tag: reading.reason or "" for tag, reading in m.host.items()}}
+    models = [m.environment.gpus[key].model for key in m.gpus if key in m.environment.gpus]
+    about |= {
+        "gpu_uuid": " ".join(m.gpus),
+        "gpu_model": ", ".join(dict.fromkeys(models)),
+        "gpu_source": _sources(*m.gpus.values()),
+    }
+    values, reasons = _of_phase(m)
     return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
 
 
@@ -121,26 +124,53 @@ def _gpu_row(
 ) -> Row:
     about = _about(m, constraints)
     gpu = m.environment.gpus.get(key)
-    source = readings["gpu_utilization"].source if readings else ""
-    about |= {"gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
-
-    def value(tag: str) -> float | None:
-        return readings[tag].value if tag in readings else None if tag in _GPU_TAGS else m.values.get(tag)
-
-    reasons = {tag: r.reason or "" for tag, r in readings.items()} if readings else dict(m.reasons)
-    return _row(fields, about, value, lambda tag: _reason(tag, reasons, m.status), m.notes)
+    about |= {"gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": _sources(readings)}
+    values, reasons = _of_phase(m)
+    if readings:
+        # Of this GPU, not across all of them.
+        values = {**{tag: value for tag, value in values.items() if tag not in _GPU_TAGS}, **_values(readings)}
+        reasons = {**reasons, **_reasons(readings)}
+    return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
 
 
 def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], fields: Sequence[str]) -> Row:
     gpu = baseline.environment.gpus.get(key)
-    about = {"model_name": SERVER_ONLY_NAME, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "status": "ok"}
+    about = {
+        "model_name": SERVER_ONLY_NAME,
+        "gpu_uuid": key,
+        "gpu_model": gpu.model if gpu else "",
+        "gpu_source": _sources(readings),
+        "status": "ok",
+    }
     everything = {**baseline.host, **readings}
-    reasons = {tag: reading.reason or "" for tag, reading in everything.items()}
+    reasons = _reasons(everything)
 
     def reason(tag: str) -> str:
-        return reasons.get(tag) or baseline.no_gpu_reason or "the server-only row has no phase"
+        if METRICS[tag].scope == "phase":
+            return "the server-only row has no phase"
+        return reasons.get(tag) or (baseline.no_gpu_reason if tag in _GPU_TAGS else "") or "not reported"
 
-    return _row(fields, about, lambda tag: everything[tag].value if tag in everything else None, reason, baseline.notes)
+    return _row(fields, about, _values(everything).get, reason, baseline.notes)
+
+
+def _of_phase(m: Measurement) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Every value and reason of a phase and its host; GPU metrics are across its GPUs."""
+    return {**m.values, **_values(m.host)}, {**m.reasons, **_reasons(m.host)}
+
+
+def _values(readings: Mapping[str, Reading]) -> dict[str, float | None]:
+    return {tag: reading.value for tag, reading in readings.items()}
+
+
+def _reasons(readings: Mapping[str, Reading]) -> dict[str, str]:
+    return {tag: reading.reason for tag, reading in readings.items() if reading.reason}
+
+
+def _sources(*gpus: Mapping[str, Reading]) -> str:
+    """Where these GPUs' figures come from, each source once."""
+    return ", ".join(
+        dict.fromkeys(reading.source for readings in gpus for reading in readings.values() if reading.source)
+    )
 
 
 _GPU_TAGS = frozenset(tag for tag, metric in METRICS.items() if metric.scope == "gpu")
@@ -172,7 +202,7 @@ def _row(
         elif tag != "notes":
             row[tag] = about.get(tag, "")
     absent = [f"{', '.join(headers)}: {why}" for why, headers in empty.items()]
-    row["notes"] = " | ".join((*notes, *absent))
+    row["notes"] = " | ".join((*(note for note in notes if note not in empty), *absent))
     return row
 
 
@@ -189,15 +219,15 @@ def write_csvs(
     export_path: Path, layout: Layout, measurements: Sequence[Measurement], baseline: Baseline | None
 ) -> None:
     """Rewrite the three CSV files, each atomically. Raises ExportPathError."""
+    inference, gpu, server = (
+        inference_rows(measurements, layout),
+        gpu_rows(measurements, layout),
+        server_rows(baseline, layout),
+    )
     for name, fields, own, rows in (
-        (
-            layout.filename_inference,
-            layout.inference_fields,
-            OWN_INFERENCE_FIELDS,
-            inference_rows(measurements, layout),
-        ),
-        (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu_rows(measurements, layout)),
-        (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server_rows(baseline, layout)),
+        (layout.filename_inference, layout.inference_fields, OWN_INFERENCE_FIELDS, inference),
+        (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu),
+        (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server),
     ):
         write_atomically(export_path / name, to_csv(_with_own(fields, own), rows))
 
@@ -230,7 +260,7 @@ def _summary_columns(
     columns: list[tuple[str, Callable[[Measurement], str]]] = [
         ("Variant", lambda m: m.phase.variant.name),
         ("Batch", lambda m: str(m.phase.batch_size)),
-        ("Load", lambda m: f"{m.phase.load.value:g}" + ("/s" if m.phase.load.kind == "request_rate" else "")),
+        ("Load", lambda m: _number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")),
         ("infer/s", throughput),
         ("p50 ms", metric("perf_latency_p50")),
         ("p99 ms", metric("perf_latency_p99")),

@@ -75,7 +75,7 @@ def measured(of: Phase, rate: int = 100, gpu: str | None = None, slices: int = 4
     return replace(described, instance_group="1:CPU", max_batch_size=8, environment=environment)
 
 
-def baseline(gpus: Mapping[str, float] = {}) -> Baseline:  # noqa: B006 -- not changed
+def baseline(gpus: Mapping[str, float] = {}) -> Baseline:
     """The empty server: RAM and CPU, and bytes in use on each of these GPUs."""
     host = {"cpu_used_ram": Reading(5e8, "host", 2, 2), "cpu_available_ram": Reading(7e9, "host", 2, 2),
             "cpu_utilization": Reading(0.125, "triton", 2, 2)}  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -34,12 +35,12 @@ def make_server(model_repository, tmp_path):
 
     def make(repository: Path = model_repository, **options) -> LocalServer:
         server = LocalServer(Launch(repository, tmp_path / "export" / "triton.log", **options), find_embedded)
-        server.grace_s = 0  # these tests have no use for a clean exit
         servers.append(server)
         return server
 
     yield make
     for server in servers:
+        server.grace_s = 0  # these tests have no use for a clean exit
         server.stop()
 
 
@@ -62,6 +63,11 @@ def infer(endpoint: str, model: str, shape=(1, 4)):
     body = json.dumps({"inputs": [data]}).encode()
     with urlopen(Request(f"http://{endpoint}/v2/models/{model}/infer", body), timeout=20) as answer:
         return json.load(answer)
+
+
+def infer_in_vain(endpoint: str, model: str) -> None:
+    with pytest.raises(OSError):
+        infer(endpoint, model)
 
 
 @pytest.mark.triton
@@ -127,6 +133,24 @@ class TestModels:
 
 
 @pytest.mark.triton
+def test_a_model_that_only_an_override_makes_loadable_is_loaded(make_server, model_repository, tmp_path):
+    repository = tmp_path / "models"
+    shutil.copytree(model_repository / "no_batching", repository / "for_gpu")
+    config = repository / "for_gpu" / "config.pbtxt"
+    text = config.read_text().replace('name: "no_batching"', "")
+    assert "KIND_CPU" in text
+    config.write_text(text.replace("KIND_CPU", "KIND_GPU"))
+    server = make_server(repository)
+    server.start(NO_SETTINGS)
+    cpu = variant("for_gpu", instance_group=[{"kind": "KIND_CPU", "count": 2}])
+    info = server.load(cpu)
+    assert (info.name, info.instance_group, info.inputs[0].shape) == ("for_gpu", "2:CPU", (4,))
+    server.unload(cpu)
+    with pytest.raises(ModelError, match=r"no GPUs are available; set cpu_only: true"):
+        server.load(variant("for_gpu"))
+
+
+@pytest.mark.triton
 class TestDeaths:
     def test_a_killed_server_is_told_and_can_be_started_again(self, make_server):
         server = make_server()
@@ -148,6 +172,7 @@ class TestDeaths:
         server = make_server()
         pid = server.start(NO_SETTINGS).pids[0]
         os.kill(pid, signal.SIGSTOP)
+        wait_until_stopped(pid)
         assert server.problem().startswith("tritonserver runs, but does not answer: ")
         os.kill(pid, signal.SIGCONT)
 
@@ -172,7 +197,7 @@ class TestDeaths:
         info = server.start(NO_SETTINGS)
         server.load(variant("slow"))
         regions = set(Path("/dev/shm").glob("model_analyzer_*"))
-        request = Thread(target=lambda: pytest.raises(OSError, infer, info.http_endpoint, "slow"), daemon=True)
+        request = Thread(target=infer_in_vain, args=(info.http_endpoint, "slow"), daemon=True)
         request.start()
         server.grace_s = 0.5
         started = time.monotonic()
@@ -183,6 +208,13 @@ class TestDeaths:
         assert server.problem() == "the server is not started"
         assert regions - set(Path("/dev/shm").glob("model_analyzer_*"))
         request.join()
+
+
+def wait_until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while any(") T " not in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for_problem(server: LocalServer) -> str:

@@ -59,6 +59,12 @@ class Somebody:
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """The session's server is not ready once a test has had a model fail to load on it: do not wait for it."""
+    monkeypatch.setattr("model_analyzer.adapters.triton.remote.RETRY_S", 0.01)
+
+
+@pytest.fixture
 def somebody(embedded_server):
     somebody = Somebody(embedded_server.info)
     yield somebody
@@ -67,15 +73,15 @@ def somebody(embedded_server):
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def fixed_server(model_repository: Path, tmp_path_factory):
+@pytest.fixture(scope="module", params=["none", "poll"])
+def fixed_server(request, model_repository: Path, tmp_path_factory):
     """A Triton that loads its whole repository, of one model, at the start and nothing on request."""
     directory = tmp_path_factory.mktemp("fixed")
     (directory / "models").mkdir()
     (directory / "models" / "no_batching").symlink_to(model_repository / "no_batching")
     server = LocalServer(Launch(directory / "models", directory / "triton.log"), find_embedded)
     server.grace_s = 0
-    yield server.start(ServerSettings((("model-control-mode", "none"),)))
+    yield server.start(ServerSettings((("model-control-mode", request.param),)))
     server.stop()
 
 
@@ -85,6 +91,7 @@ def remote(info: ServerInfo, **options) -> RemoteServer:
     return server
 
 
+@pytest.mark.usefixtures("impatient")
 class TestExplicitControl:
     @pytest.mark.parametrize("protocol", ["http", "grpc"])
     def test_what_we_load_we_unload(self, somebody, protocol):
@@ -204,7 +211,7 @@ class TestReaching:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             nobody = f"127.0.0.1:{probe.getsockname()[1]}"
         server = RemoteServer(RemoteEndpoints("", nobody, ""), protocol="grpc", max_retries=1)
-        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers after 1 tries: .*refused"):
+        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers after 1 try: .*refused"):
             server.start(NO_SETTINGS)
 
     def test_tls_against_a_plain_port_is_an_error_and_no_hang(self, embedded_server):
@@ -220,6 +227,43 @@ class TestReaching:
         reached = RemoteServer(endpoints, say=said.append).start(ServerSettings((("log-verbose", "1"),)))
         assert not reached.ours
         assert "no effect on a remote server" in said[0]
+
+    def test_a_server_with_a_model_that_failed_to_load_is_used_and_said_to_be_not_ready(
+        self, model_repository, tmp_path
+    ):
+        theirs = LocalServer(Launch(model_repository, tmp_path / "log"), find_embedded)
+        theirs.grace_s = 0
+        info, said = theirs.start(NO_SETTINGS), []
+        try:
+            server = remote(info, say=said.append)
+            assert said == []
+            with pytest.raises(ModelError, match=r"weights\.bin is missing"):
+                server.load(variant("fails_to_load"))
+            # Strict readiness: nothing that we can do makes it ready again.
+            assert said == [line for line in said if "'not ready' since fails_to_load failed to load" in line]
+            again = remote(info, say=said.append)
+            assert said[1:] == [
+                f"{info.http_endpoint} is live but not ready: one of its models may have failed to load"
+            ]
+            assert again.load(variant("no_batching")).max_batch_size == 0
+            again.stop()
+            assert again.loaded_models() == []
+        finally:
+            theirs.stop()
+
+    @pytest.mark.usefixtures("impatient")
+    def test_an_interrupted_run_does_not_wait_for_a_slow_model_of_ours(self, somebody):
+        server = remote(somebody.info)
+        server.load(variant("slow"))
+        client = Thread(target=somebody.infer, args=("slow",))
+        client.start()
+        time.sleep(0.3)
+        server.grace_s = 0.2
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 3
+        client.join()
+        wait_for_none_ready(somebody)
 
     def test_a_server_that_is_back_is_reached_again(self, model_repository, tmp_path):
         settings = ServerSettings()
@@ -240,6 +284,13 @@ class TestReaching:
         server.stop()
         assert server.loaded_models() == []
         theirs.stop()
+
+
+def wait_for_none_ready(somebody: Somebody) -> None:
+    deadline = time.monotonic() + 20
+    while somebody.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class busy:  # noqa: N801 -- reads as a word
