@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
@@ -12,14 +13,17 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, from_file, generated, shapes_of
+from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
 from model_analyzer.core.load import EncodedRequest, InputSource, Protocol, RequestSet
 from model_analyzer.core.variant import ModelInfo
 from model_analyzer.errors import InputError
 
-# So many distinct requests are rotated, so that no cache or branch predictor learns one by heart; fewer large ones.
+# So many generated requests are rotated, so that no cache or branch predictor learns one by heart; fewer large ones.
 DISTINCT = 8
 TOTAL_BYTES = 64 << 20
+# Of a data file every entry is sent, up to so many requests of so many bytes: they are held in memory.
+MOST = 4096
+RECORDED_BYTES = 512 << 20
 
 
 class TritonEncoder:
@@ -34,7 +38,7 @@ class TritonEncoder:
         for tensors in _batches(model, batch_size, source):
             requests.append(_encode(model, tensors, protocol, address))
             total += len(requests[-1].body)
-            if total >= TOTAL_BYTES:
+            if total >= (RECORDED_BYTES if source.mode == "file" else TOTAL_BYTES):
                 break
         return RequestSet(protocol, tuple(requests), batch_size)
 
@@ -46,10 +50,11 @@ def _batches(model: ModelInfo, batch_size: int, source: InputSource) -> Iterator
     if unknown:
         raise InputError(where, f"has inputs of datatype {', '.join(unknown)}", "give another model")
     if source.mode == "file" and source.path is not None:
-        recorded = from_file(Path(source.path), model.inputs, dict(source.shapes))
+        check_shapes(model.inputs, source, where)
+        given = recorded(Path(source.path), model, dict(source.shapes))
         # As perf_analyzer: a request takes the next `batch_size` entries, the file is a ring.
-        count = min(DISTINCT, len(recorded)) if batch_size == 1 else DISTINCT
-        entries: Iterator[Entry] = cycle(recorded)
+        entries: Iterator[Entry] = cycle(given)
+        count = min(len(given) // math.gcd(len(given), batch_size), MOST)
     else:
         shapes = shapes_of(model.inputs, source, where)
         # zlib.crc32 and not hash(): the same in every process.
@@ -62,9 +67,8 @@ def _batches(model: ModelInfo, batch_size: int, source: InputSource) -> Iterator
 
 def _stack(batch: list[Entry], where: str) -> dict[str, NDArray[Any]]:
     stacked = {}
-    for name in batch[0]:
-        shapes = {entry[name].shape for entry in batch if name in entry}
-        if len(shapes) > 1 or not all(name in entry for entry in batch):
+    for name in sorted({name for entry in batch for name in entry}):
+        if not all(name in entry and name in batch[0] and entry[name].shape == batch[0][name].shape for entry in batch):
             what = f"entries of one batch differ in input {name}"
             raise InputError(where, what, "use batch size 1, or entries of one shape")
         stacked[name] = np.stack([entry[name] for entry in batch])
@@ -86,10 +90,14 @@ def _encode(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], protocol: Pro
 
 
 def _inputs(module: Any, model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> list[Any]:
+    from tritonclient.utils import triton_to_np_dtype
+
     made = []
     for info in model.inputs:
         if info.name in tensors:
-            value = np.ascontiguousarray(tensors[info.name])
+            # BF16: float32 for older tritonclients, a dtype of its own for newer ones.
+            dtype = triton_to_np_dtype(info.datatype) if info.datatype == "BF16" else None
+            value = np.asarray(tensors[info.name], dtype, order="C")
             tensor = module.InferInput(info.name, list(value.shape), info.datatype)
             tensor.set_data_from_numpy(value)
             made.append(tensor)
