@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.measurement import Measurement, Slice, Status
-from model_analyzer.core.metric import Metric, gpu_metrics, host_metrics
+from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
-from model_analyzer.core.stats import remarks
+from model_analyzer.core.stats import MIN_SLICES, remarks, replies_for_interval
 from model_analyzer.core.stopping import Verdict
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
@@ -23,6 +25,9 @@ SERVER_TIMES = {
     "perf_server_compute_infer": "nv_inference_compute_infer_duration_us",
     "perf_server_compute_output": "nv_inference_compute_output_duration_us",
 }
+
+# A round of a large group may take minutes; slices further apart than this come from a run that was taken up again.
+SITTING = timedelta(hours=1)
 
 Values = dict[str, float | None]
 Reasons = dict[str, str]
@@ -60,6 +65,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *verdict.reasons,
                 *limit_notes,
                 *remarks([piece.stats for piece in slices]),
+                *_sittings(slices),
                 *server_notes,
                 *gpu_notes,
                 *problem_notes(problems),
@@ -72,6 +78,16 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
         gpus,
         limited,
     )
+
+
+def _sittings(slices: Sequence[Slice]) -> list[str]:
+    """A note where an interrupted run was taken up so much later that the machine may not be the same."""
+    starts = [datetime.fromisoformat(piece.started_at) for piece in slices]
+    later = [after for before, after in pairwise(starts) if after - before > SITTING]
+    if not later:
+        return []
+    days = ", ".join(f"{start:%Y-%m-%d %H:%M}" for start in (starts[0], *later))
+    return [f"measured in {len(later) + 1} sittings, from {days} on: the interval holds what changed in between"]
 
 
 def _status(slices: Sequence[Slice], verdict: Verdict) -> Status:
@@ -98,9 +114,14 @@ def _client_values(
     }
     values["perf_latency"] = values["perf_latency_p99"]
     reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max"), "no reply")
+    reasons |= dict.fromkeys(("perf_throughput", "client_cpu"), "nothing was measured")
     for tag, q in (*QUANTILES.items(), ("perf_latency", 0.99)):
         reasons[tag] = f"{latency.count} replies, {round(1 / (1 - q))} are needed for p{q * 100:.0f}"
-    reasons["perf_throughput_ci"] = reasons["perf_latency_p99_ci"] = "too few slices or replies for an interval"
+    reasons["perf_throughput_ci"] = f"{len(slices)} slices with {latency.count} replies are too few for an interval"
+    reasons["perf_latency_p99_ci"] = (
+        f"{len(slices)} slices with {latency.count} replies are too few for an interval:"
+        f" {MIN_SLICES} and {replies_for_interval(0.99)} are needed"
+    )
     return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
 
 
@@ -121,7 +142,7 @@ def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reaso
     for _, counters in read:
         for name, delta in counters.items():
             total[name] = total.get(name, 0.0) + delta
-    succeeded = total.get("nv_inference_request_success", 0.0)
+    succeeded = total.get("nv_inference_request_success")
     values: Values = {tag: total[name] * 1000 / succeeded if succeeded and name in total else None
                       for tag, name in SERVER_TIMES.items()}  # fmt: skip
     executions = total.get("nv_inference_exec_count", 0.0)
@@ -135,9 +156,10 @@ def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reaso
     reasons = {tag: "the server counted no success" for tag in tags if values[tag] is None}
     if values["cache_hit_ratio"] is None:
         reasons["cache_hit_ratio"] = "the response cache is off for this model"
-    if values["server_requests_failed"] is None:
-        reasons["server_requests_failed"] = "triton's metrics page has no nv_inference_request_failure"
-    return values, reasons, _cross_check(phase, read, succeeded)
+    for tag in ("server_requests_succeeded", "server_requests_failed"):
+        if values[tag] is None:
+            reasons[tag] = f"triton's metrics page has no {METRICS[tag].sources[0]}"
+    return values, reasons, [] if succeeded is None else _cross_check(phase, read, succeeded)
 
 
 def _cross_check(phase: Phase, read: Sequence[tuple[Slice, Mapping[str, float]]], succeeded: float) -> list[str]:
