@@ -36,12 +36,14 @@ class Contents:
 
     measurements: phase id -> its last measurement, oldest first. slices: of phases without one yet.
     runs: the `run` records (phase order, output fields), oldest first.
+    touched: (endpoint, model) -> a model of a remote server that was changed and not restored, as the run found it.
     """
 
     measurements: dict[str, Measurement] = field(default_factory=dict)
     slices: dict[str, list[Slice]] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    touched: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in one record; a measurement closes its phase's slices, a later one replaces it."""
@@ -58,6 +60,10 @@ class Contents:
             self.baselines[baseline.id] = baseline
         elif kind == "run":
             self.runs.append(data)
+        elif kind == "touched":
+            self.touched.pop((data["endpoint"], data["model"]), None)
+            if data["before"]["changed"]:
+                self.touched[data["endpoint"], data["model"]] = data["before"]
 
 
 def read(export_path: Path) -> Contents:
@@ -127,6 +133,10 @@ class JsonlStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Keep what a run set out to do: its phases in order, its output fields."""
         self._append("run", record)
+
+    def add_touched(self, endpoint: str, model: str, before: Mapping[str, Any]) -> None:
+        """Keep what a remote server's model was before we change it, or that it is so again (changed: false)."""
+        self._append("touched", {"endpoint": endpoint, "model": model, "before": before})
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         record = {"kind": kind, "data": data}

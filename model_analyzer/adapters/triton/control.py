@@ -8,7 +8,15 @@ from typing import Any
 
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import describe
-from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, GrpcApi, HttpApi, Refused, Unreachable, WireApi
+from model_analyzer.adapters.triton.wire_api import (
+    CALL_TIMEOUT_S,
+    LOAD_TIMEOUT_S,
+    GrpcApi,
+    HttpApi,
+    Refused,
+    Unreachable,
+    WireApi,
+)
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo
 from model_analyzer.errors import ModelError, ServerError
@@ -112,7 +120,7 @@ class TritonControl:
     def unload(self, model: str, patience_s: float = UNLOAD_TIMEOUT_S) -> None:
         """Unload the model and wait until it is gone, at most so long. Raises ModelError."""
         try:
-            self._api.unload(model)
+            self._api.unload(model, min(patience_s, CALL_TIMEOUT_S))
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"cannot be unloaded: {error}", self._see_log()) from error
         deadline = time.monotonic() + patience_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from model_analyzer.adapters.triton.model_config import merge
 from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
-from model_analyzer.errors import ModelError, ServerError
+from model_analyzer.errors import ExportPathError, ModelError, ServerError
 
 # How long a model is watched before it is called idle.
 LOOK_S = 1.0
@@ -37,7 +37,8 @@ class Before:
     """A model as we found it.
 
     config: what it was served with, None: it was not loaded. base: what overrides are merged into: that config,
-    or the repository's once we have loaded it. changed: by us, and not restored since.
+    or the repository's once we have loaded it. changed: by us (a killed run before this one too), and not restored
+    since.
     """
 
     config: dict[str, Any] | None
@@ -51,6 +52,8 @@ class RemoteServer:
     max_retries: tries to reach it, one a second. touch_models_in_use: measure models that answer others' requests.
     reload_model_disable: never load or unload. say: receives a line for people.
     grace_s: how long `stop` waits for a model of ours to be gone.
+    left: models that a killed run has left changed. remember: called before a model is changed and once it is restored,
+    so that a killed run can be cleaned up after.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class RemoteServer:
         touch_models_in_use: bool = False,
         reload_model_disable: bool = False,
         say: Callable[[str], None] = lambda _line: None,
+        left: Mapping[str, Before] | None = None,
+        remember: Callable[[str, Before], None] = lambda _model, _before: None,
     ) -> None:
         self._endpoints = endpoints
         self._control = TritonControl.over(protocol, endpoints.http, endpoints.grpc, tls)
@@ -73,6 +78,8 @@ class RemoteServer:
         self.grace_s = UNLOAD_TIMEOUT_S
         self._was_ready = False
         self._found: dict[str, Before] = {}
+        self._left = dict(left or {})
+        self._remember = remember
 
     def start(self, settings: ServerSettings) -> ServerInfo:
         """Reach the server; its flags and environment are not ours to set. Raises ServerError."""
@@ -84,6 +91,8 @@ class RemoteServer:
 
     def stop(self) -> None:
         """Restore every model that we changed; what cannot be restored is said, and tried again by the next call."""
+        if self._left and not self._hurried():  # there is time for a look
+            self._take_over_all()
         for model in self._found:
             self._restore_or_say(model)
 
@@ -138,22 +147,37 @@ class RemoteServer:
         """Remember the model as it is. Raises ModelError where it is in use."""
         if ready and not self._touch_models_in_use:
             self._refuse_if_in_use(model)
-        config = self._control.config(model) if ready else None
-        before = Before(config, config)
+        before = self._left.pop(model, None)
+        if before is None:
+            config = self._control.config(model) if ready else None
+            before = Before(config, config)
         self._found[model] = before
         return before
 
+    def _take_over_all(self) -> None:
+        """Take over what a killed run has left and this one has not measured, unless others use it by now."""
+        for model in list(self._left):
+            try:
+                if self._first_look(model, model in self._control.ready_models()).changed:
+                    self._say(f"{model} was left loaded by a run that was killed: restored")
+            except (ModelError, ServerError) as error:
+                self._say(f"not restored: {error}")
+
     def _load(self, model: str, before: Before, overrides: dict[str, Any]) -> None:
         changed, before.changed = before.changed, True  # a load that breaks off halfway is a change too
+        self._remember(model, before)
         try:
             if before.base is None:
                 self._control.load(model)
                 before.base = self._control.config(model)
                 if not overrides:
                     return
+                # A plain load would keep these overrides: who cleans up after us needs the config without them.
+                self._remember(model, before)
             self._control.load(model, merge(before.base, overrides))
         except ExplicitControlOff:
             before.changed = changed
+            self._remember(model, before)
             raise
         except ModelError:
             self._restore_or_say(model)
@@ -177,15 +201,22 @@ class RemoteServer:
             self._control.unload(model, self.grace_s)
         else:
             # In a hurry Triton is left to load it alone: it goes on when we have hung up.
-            hurried = self.grace_s < UNLOAD_TIMEOUT_S
-            self._control.load(model, before.config, self.grace_s if hurried else LOAD_TIMEOUT_S)
+            self._control.load(model, before.config, self.grace_s if self._hurried() else LOAD_TIMEOUT_S)
         before.changed = False
+        self._remember(model, before)
 
     def _restore_or_say(self, model: str) -> None:
         try:
             self._restore(model)
+        except ExportPathError as error:
+            self._say(f"restored, but that is not written down: {error}")
         except ModelError as error:
-            self._say(f"not restored: {error}")
+            # Triton carries out what it was asked before we hung up, a load that is under way first.
+            asked = "asked to restore it, not waited for" if self._hurried() else "not restored"
+            self._say(f"{asked}: {error}")
+
+    def _hurried(self) -> bool:
+        return self.grace_s < UNLOAD_TIMEOUT_S
 
     def _refuse_if_in_use(self, model: str) -> None:
         before = self._control.request_count(model)

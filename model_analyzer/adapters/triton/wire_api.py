@@ -67,8 +67,8 @@ class WireApi(Protocol):
         """Load or reload; `config` replaces the repository's whole config."""
         ...
 
-    def unload(self, model: str) -> None:
-        """Ask to unload; Triton answers before it is done."""
+    def unload(self, model: str, timeout_s: float) -> None:
+        """Ask to unload; Triton answers before it is done, but not before the model is loaded where it still is."""
         ...
 
 
@@ -110,8 +110,8 @@ class HttpApi:
         body = {"parameters": {"config": json.dumps(config)}} if config is not None else {}
         self._call("POST", f"/repository/models/{quote(model)}/load", body, timeout_s)
 
-    def unload(self, model: str) -> None:
-        self._call("POST", f"/repository/models/{quote(model)}/unload", {})
+    def unload(self, model: str, timeout_s: float) -> None:
+        self._call("POST", f"/repository/models/{quote(model)}/unload", {}, timeout_s)
 
     def _status(self, path: str) -> int:
         return self._request("GET", f"/{path}", None, CALL_TIMEOUT_S)[0]
@@ -171,8 +171,8 @@ class GrpcApi:
         text = None if config is None else json.dumps(config)
         self._call("load_model", model, config=text, client_timeout=timeout_s)
 
-    def unload(self, model: str) -> None:
-        self._call("unload_model", model)
+    def unload(self, model: str, timeout_s: float) -> None:
+        self._call("unload_model", model, client_timeout=timeout_s)
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
         import grpc

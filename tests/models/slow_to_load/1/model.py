@@ -5,7 +5,7 @@ import time
 
 class TritonPythonModel:
     def initialize(self, args):
-        time.sleep(60)
+        time.sleep(12)
 
     def execute(self, requests):
         return []
