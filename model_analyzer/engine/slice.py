@@ -14,13 +14,16 @@ from model_analyzer.core.measurement import Slice
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
 from model_analyzer.core.stopping import slice_seconds
-from model_analyzer.core.telemetry import GpuChoice, Page, cadence_s, counter_deltas, select_gpus, summarise
+from model_analyzer.core.telemetry import GpuChoice, Page, cadences, counter_deltas, select_gpus, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
 
 WINDOW_NS = 50_000_000
 WARMUP_MAX_S = 3.0
+# Every source is scraped at both ends of a slice: what it refreshed in between shows in the difference, and only there.
+# A slow source is waited for so long.
+EDGE_S = 0.05
 # Give up on a load that has brought failures only, for this long and this often.
 HOPELESS_S = 1.0
 HOPELESS_FAILURES = 5
@@ -109,12 +112,14 @@ def drive_slice(
         warm, notes = _warm_up(plan, batches, began_ns, progress)
         latency_s = warm.latency_s or 0.0
         clock.sleep(start_offset(plan.round) * min(latency_s, WARMUP_MAX_S))
-        recorder.nudge()
+        recorder.nudge(EDGE_S)
         before = recorder.scrape_now("triton")
         seconds = slice_seconds(latency_s, plan.measure_s, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
         seen = _measure(plan, batches, (before.time_ns, end_ns), progress)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
+        clock.sleep(max(0.0, (end_ns - clock.now_ns()) / 1e9 - EDGE_S))
+        recorder.nudge(EDGE_S)
         clock.sleep(max(0, end_ns - clock.now_ns()) / 1e9)
         after = recorder.scrape_now("triton")
         _receive_until(batches, seen, after.time_ns)
@@ -141,7 +146,6 @@ def _reduce(
     pages = recorder.pages()
     gpus, gpu_note = select_gpus(pages, plan.gpus)
     server, server_problem = counter_deltas(before, after, plan.phase.variant.model)
-    cadences = {source: cadence_s(pages, source) for source in ("dcgm", "triton")}
     return Slice(
         phase_id=plan.phase.id,
         round=plan.round,
@@ -156,7 +160,7 @@ def _reduce(
         send_lag_s=seen.send_lag_ns / 1e9,
         gpus=gpus,
         telemetry=summarise(pages, start_ns, end_ns, gpus),
-        cadences={source: seconds for source, seconds in cadences.items() if seconds is not None},
+        cadences=cadences(pages),
         problems=recorder.problems(),
         notes=(*notes, *([gpu_note] if gpu_note else [])),
     )
