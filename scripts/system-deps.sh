@@ -18,10 +18,13 @@ shared_libpython() {
     "$python" - <<'PY'
 import ctypes, sys, sysconfig
 name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-try:
-    ctypes.CDLL(f"{sysconfig.get_config_var('LIBDIR')}/{name}")
-except OSError:
-    ctypes.CDLL(name)
+for place in (f"{sysconfig.get_config_var('LIBDIR')}/", f"{sys.base_prefix}/lib/", ""):
+    try:
+        ctypes.CDLL(place + name)
+        break
+    except OSError:
+        if not place:
+            raise
 PY
 }
 
@@ -55,15 +58,17 @@ fi
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-        echo "error: run this first: sudo apt-get install -y ${missing[*]}" >&2
+        echo "error: run this first: sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
         exit 1
     fi
     as_root=(sudo -n)
 fi
 echo "installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq
-if ! "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+# Through env, because sudo does not hand variables on.
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get)
+# Without a network the lists that are there may do.
+"${apt[@]}" update -qq || echo "warning: apt-get update failed; trying with the package lists that are there" >&2
+if ! "${apt[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
     echo "error: apt-get could not install: ${missing[*]}" >&2
     exit 1
 fi
