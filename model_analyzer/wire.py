@@ -33,8 +33,9 @@ from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Inter
 from model_analyzer.interrupt import Interruption, interruptible
 from model_analyzer.ports import Progress, Sampler, Server
 
-# What a phase takes beside its measured seconds, for the estimate: warm-up and drain of a slice, load of a variant.
-SLICE_OVERHEAD_S, VARIANT_S, SERVER_S = 0.45, 3.0, 5.0
+# What a run takes beside its measured seconds, for the estimate, as runs of the quick start took it on two cores:
+# warm-up, scrapes and drain of a slice; load and unload of a variant; start and stop of the server.
+SLICE_OVERHEAD_S, VARIANT_S, SERVER_S = 0.35, 2.5, 4.0
 # A pod's grace period is 30 s, a person's patience shorter: an interrupted run gives the server so long.
 INTERRUPTED_GRACE_S = 1.5
 
