@@ -21,6 +21,8 @@ FLAG_NAMES = {
     "triton_docker_image": "--triton-version",
 }
 IMAGE = "nvcr.io/nvidia/tritonserver:{version}-py3"
+# Source: the tag of an image reference, github.com/distribution/reference.
+TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 Models = Annotated[
     list[str] | None,
@@ -69,14 +71,20 @@ def original(
         values["batch_sizes"] = split(batch)
     if concurrency:
         values["concurrency"] = split(concurrency)
-    values["triton_launch_mode"] = "docker" if triton_version else None
-    if triton_version is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", triton_version):
-        raise SpecError("--triton-version", f"{triton_version!r} is no image tag", "write it like 24.10")
-    if triton_version:
-        values["triton_docker_image"] = IMAGE.format(version=triton_version)
+    values["triton_launch_mode"] = None if triton_version is None else "docker"
+    if triton_version is not None:
+        values["triton_docker_image"] = _image(triton_version)
     if export:
         commands.run(commands.load(None, {**values, "export_path": export_path}, FLAG_NAMES))
     else:
         # Printed only: what a run needs to keep is gone with it.
         with tempfile.TemporaryDirectory(prefix="model-analyzer-") as scratch:
             commands.run(commands.load(None, {**values, "export_path": scratch}, FLAG_NAMES), kept=False)
+
+
+def _image(version: str) -> str:
+    """The image of a version such as 24.10; of the whole tag, 24.10-py3, too. Raises SpecError."""
+    if not TAG.fullmatch(version):
+        fix = "give a version such as 24.10; another image goes into triton_docker_image of a job spec"
+        raise SpecError("--triton-version", f"{version!r} is not a version of Triton's image", fix)
+    return IMAGE.format(version=version.removesuffix("-py3"))
