@@ -28,6 +28,10 @@ for place in (f"{sysconfig.get_config_var('LIBDIR')}/", f"{sys.base_prefix}/lib/
 PY
 }
 
+docker_engine() { # one that runs, Docker Desktop's too, or one that can be started; /usr/sbin is not on everybody's PATH
+    [ -S /var/run/docker.sock ] || [ -n "${DOCKER_HOST:-}" ] || PATH="$PATH:/usr/sbin" command -v dockerd
+}
+
 if ! command -v "$python" >/dev/null; then
     echo "error: $python: no such program; install python3 (3.10 to 3.13), or set PYTHON" >&2
     exit 1
@@ -45,7 +49,8 @@ need "python$version-venv" "$python" -c 'import ensurepip, venv'
 # Triton's Python backend is linked to the interpreter's shared library.
 need "libpython$version" shared_libpython
 if [ "${1:-}" = --docker ]; then
-    need docker.io command -v dockerd
+    need docker.io docker_engine
+    need openssl command -v openssl
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then
