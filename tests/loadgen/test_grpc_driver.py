@@ -1,0 +1,228 @@
+"""The gRPC driver, in its process, against grpcio's own server."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_server import GOOD, InferenceServer, load
+
+from model_analyzer.adapters.triton.requests import TritonEncoder
+from model_analyzer.core.load import InputSource, Load, LoadOrder, Protocol
+from model_analyzer.core.variant import Variant
+from model_analyzer.loadgen.client import ProcessLoadGenerator
+
+MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[ProcessLoadGenerator]:
+    generator = ProcessLoadGenerator()
+    yield generator
+    generator.close()
+
+
+def refuse(code: grpc.StatusCode, text: str) -> Any:
+    def answer(request: bytes, context: Any) -> bytes:
+        context.abort(code, text)
+        raise AssertionError
+
+    return answer
+
+
+def test_replies_are_counted_requests_rotated_and_cpu_told(generator: ProcessLoadGenerator) -> None:
+    bodies = (b"first", b"second", b"third")
+    with InferenceServer(workers=1) as server:
+        seen = server.load(generator, load=Load("concurrency", 1), bodies=bodies, successes=30, reports=3)
+    assert not seen.failures
+    assert 30 <= len(seen.done_ns) <= len(server.requests)
+    assert all(request == bodies[n % 3] for n, request in enumerate(server.requests))
+    assert all(0 < latency < 5e9 for latency in seen.latency_ns)
+    cpu = [report["cpu_ns"] for report in seen.reports]
+    assert 0 < cpu[0] < cpu[-1]
+
+
+def test_so_many_requests_are_in_flight_as_asked(generator: ProcessLoadGenerator) -> None:
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        with lock:
+            inside[0] -= 1
+        return GOOD
+
+    with InferenceServer(answer, workers=16) as server:
+        seen = server.load(generator, load=Load("concurrency", 5), successes=40)
+    assert most[0] == 5
+    assert max(report["inflight"] for report in seen.reports) == 5
+
+
+def test_an_error_status_is_a_failure_with_its_text_and_never_timed(generator: ProcessLoadGenerator) -> None:
+    answer = refuse(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape\nfor input INPUT")
+    with InferenceServer(answer) as server:
+        seen = server.load(generator, load=Load("concurrency", 4), failures=4, reports=20)
+        received = len(server.requests)
+    assert not seen.done_ns
+    assert set(seen.failures) == {"gRPC INVALID_ARGUMENT: unexpected shape for input INPUT"}
+    # Pauses of 10, 20, 40, ... ms: 7 attempts in the first second, for each of the four.
+    assert received <= 4 * 8
+
+
+def test_good_replies_go_on_between_errors(generator: ProcessLoadGenerator) -> None:
+    count = [0]
+
+    def answer(request: bytes, context: Any) -> bytes:
+        count[0] += 1
+        if count[0] % 3 == 0:
+            context.abort(grpc.StatusCode.INTERNAL, "every third fails")
+        return GOOD
+
+    with InferenceServer(answer, workers=1) as server:
+        seen = server.load(generator, load=Load("concurrency", 1), successes=20, failures=8)
+    assert set(seen.failures) == {"gRPC INTERNAL: every third fails"}
+    assert abs(len(seen.done_ns) - 2 * seen.failed) <= 2
+
+
+@pytest.mark.parametrize("answered", [b"", b"\x12\x01m", b"garbage"])
+def test_what_is_no_inference_reply_is_a_failure(generator: ProcessLoadGenerator, answered: bytes) -> None:
+    with InferenceServer(lambda *_: answered) as server:
+        seen = server.load(generator, failures=2)
+    assert not seen.done_ns
+    assert set(seen.failures) == {"malformed reply: no ModelInferResponse"}
+
+
+def test_a_silent_server_fails_by_timeout(generator: ProcessLoadGenerator) -> None:
+    release = threading.Event()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        release.wait(5)
+        return GOOD
+
+    with InferenceServer(answer) as server:
+        seen = server.load(generator, timeout_s=0.2, failures=2)
+        release.set()
+    assert not seen.done_ns
+    assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
+
+
+def test_a_dead_server_is_failures_without_a_storm_and_used_again_when_it_returns(
+    generator: ProcessLoadGenerator,
+) -> None:
+    server = InferenceServer()
+    port = server.port
+    server.stop()
+    seen = load(generator, port, load=Load("concurrency", 4), failures=4, reports=20)
+    assert not seen.done_ns
+    assert 4 <= seen.failed <= 4 * 8
+    assert all(text.startswith("gRPC UNAVAILABLE: ") for text in seen.failures)
+
+    back: list[InferenceServer] = []
+    timer = threading.Timer(0.5, lambda: back.append(InferenceServer(port=port)))
+    timer.start()
+    try:
+        seen = load(generator, port, successes=10)
+        assert len(seen.done_ns) >= 10
+        assert seen.failed > 0
+    finally:
+        timer.join()
+        for each in back:
+            each.stop()
+
+
+def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back(generator: ProcessLoadGenerator) -> None:
+    answered = []
+
+    def answer(request: bytes, context: Any) -> bytes:
+        time.sleep(0.3)
+        answered.append(request)
+        return GOOD
+
+    with InferenceServer(answer) as server:
+        server.load(generator, load=Load("concurrency", 3), reports=1)
+        assert len(answered) == 3
+        time.sleep(0.1)
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("distribution", ["constant", "poisson"])
+def test_an_open_loop_sends_at_its_rate(generator: ProcessLoadGenerator, distribution: Any) -> None:
+    with InferenceServer() as server:
+        seen = server.load(generator, load=Load("request_rate", 200.0, distribution), reports=20)
+    assert not seen.failures
+    # A second of 200/s; Poisson: five standard deviations either way. What runs beside us may delay the last ones.
+    assert 100 <= len(server.requests) <= 280
+    assert max(report["send_lag_ns"] for report in seen.reports) > 0
+
+
+def test_open_loop_latency_counts_from_the_scheduled_time_whatever_the_server_does(
+    generator: ProcessLoadGenerator,
+) -> None:
+    def answer(request: bytes, context: Any) -> bytes:
+        time.sleep(0.04)
+        return GOOD
+
+    with InferenceServer(answer, workers=1) as server:
+        seen = server.load(generator, load=Load("request_rate", 100.0), successes=10)
+    # The server takes 40 ms each and one is due every 10 ms: the n-th is 30 ms later than the one before.
+    assert all(latency >= 40 * MS + n * 29 * MS for n, latency in enumerate(seen.latency_ns))
+
+
+def test_an_open_loop_stops_though_nothing_comes_back(generator: ProcessLoadGenerator) -> None:
+    release = threading.Event()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        release.wait(10)
+        return GOOD
+
+    with InferenceServer(answer) as server:
+        began = time.monotonic()
+        server.load(generator, load=Load("request_rate", 5000.0), timeout_s=60.0, reports=10)
+        took = time.monotonic() - began
+        release.set()
+    assert took < 8.0
+
+
+@pytest.mark.triton
+def test_a_real_triton_counts_as_many_as_both_drivers_do(embedded_server: Any, generator: ProcessLoadGenerator) -> None:
+    variant = Variant("dynamic_dims", "dynamic_dims_config_default")
+    source = InputSource(shapes=(("INPUT", (3,)),))
+    address: dict[Protocol, str] = {
+        "http": embedded_server.info.http_endpoint,
+        "grpc": embedded_server.info.grpc_endpoint,
+    }
+    model = embedded_server.server.load(variant)
+    try:
+        for protocol in address:
+            requests = TritonEncoder().encode(model, 2, source, protocol, address[protocol])
+            for asked in (Load("concurrency", 4), Load("request_rate", 100.0)):
+                before = _inferences(embedded_server)
+                count = failed = 0
+                with generator.run(LoadOrder(address[protocol], asked, requests, 10.0)) as batches:
+                    for batch in batches:
+                        count += len(batch.done_ns)
+                        failed += sum(batch.failures.values())
+                        if count >= 50 or failed:
+                            break
+                assert not failed
+                served = _inferences(embedded_server) - before
+                # A request is two inferences. Those that came back while it drained are the server's only.
+                assert served % 2 == 0
+                assert count <= served // 2
+    finally:
+        embedded_server.server.unload(variant)
+
+
+def _inferences(embedded_server: Any) -> int:
+    with urllib.request.urlopen(embedded_server.info.metrics_url, timeout=10) as page:
+        text = page.read().decode()
+    found = re.findall(r'nv_inference_count\{model="dynamic_dims".*?\} (\S+)', text)
+    return sum(int(float(value)) for value in found)
