@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
@@ -110,11 +110,11 @@ def drive_slice(
     began_ns = clock.now_ns()
     with generator.run(plan.order) as batches:
         warm, notes = _warm_up(plan, batches, began_ns, progress)
-        latency_s = warm.latency_s or 0.0
-        clock.sleep(start_offset(plan.round) * min(latency_s, WARMUP_MAX_S))
+        period_s = _period_s(plan.order.load, warm.latency_s or 0.0)
+        clock.sleep(start_offset(plan.round) * min(period_s, WARMUP_MAX_S))
         recorder.nudge(EDGE_S)
         before = recorder.scrape_now("triton")
-        seconds = slice_seconds(latency_s, plan.measure_s, plan.patience_s)
+        seconds = slice_seconds(period_s, plan.measure_s, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
         seen = _measure(plan, batches, (before.time_ns, end_ns), progress)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
@@ -124,6 +124,11 @@ def drive_slice(
         after = recorder.scrape_now("triton")
         _receive_until(batches, seen, after.time_ns)
     return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes)
+
+
+def _period_s(load: Load, latency_s: float) -> float:
+    """After how many seconds the load repeats itself: a request's latency, or the time between two that are due."""
+    return latency_s if load.kind == "concurrency" else max(latency_s, 1 / load.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,8 @@ def _warm_up(
         seen.take(batch)
         counts.append(len(batch.done_ns))
         elapsed_s = (batch.end_ns - began_ns) / 1e9
-        _give_up_if_hopeless(seen, elapsed_s, plan.patience_s)
+        # However short the phase: a model's first reply may be slow, and a busy host is.
+        _give_up_if_hopeless(seen, elapsed_s, max(plan.patience_s, WARMUP_MAX_S))
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
             return seen, ()
         if seen.replies and elapsed_s > WARMUP_MAX_S:

@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "absent": ({}, "failed", "absent: cannot be loaded: failed to load 'absent', failed to poll from model repository"),
     "errors_always": ({}, "failed", "this model always fails"),
     "errors_every_third": ({}, "failed", "of the requests failed: HTTP 500: every third request fails"),
-    "slow": ({}, "failed", "no reply within 0.4 s"),
+    "slow": ({}, "failed", "no reply within 3 s"),
     "no_batching": ({"perf_analyzer_flags": {"shape": "INPUT:5"}}, "failed", "INPUT"),
     "dynamic_dims": ({}, "failed", "shape"),
     "decoupled": ({}, "skipped", "decoupled"),
@@ -69,7 +69,7 @@ def test_faulty_models_leave_the_server_as_it_was(sweep: Any, embedded_server: A
 def test_a_failed_phase_is_measured_again_and_a_skipped_one_is_not(
     make_job: Callable[..., Job], remote: dict[str, str]
 ) -> None:
-    job = make_job(["errors_always", "decoupled"], **remote)
+    job = make_job(["absent", "decoupled"], **remote)
     job.profile()
     again = job.profile()
     assert again.returncode == PHASES_FAILED
