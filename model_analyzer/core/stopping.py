@@ -113,11 +113,11 @@ def _windows_disagree(slices: Sequence[SliceStats]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def slice_seconds(latency_s: float, base_s: float, max_s: float) -> float:
-    """How long a slice should be: `base_s`, or longer for a slow model, so that it holds a handful of replies.
+def slice_seconds(period_s: float, base_s: float, max_s: float) -> float:
+    """How long a slice should be: `base_s`, or longer for a slow load, so that it holds a handful of replies.
 
-    latency_s: the latency that the warm-up has shown. max_s: that of the stop rule. As many slices as an interval needs
-    should fit into it, unless a slice then held less than two latencies.
+    period_s: a request's latency, or the time between two requests. max_s: that of the stop rule. As many slices as an
+    interval needs should fit into it, unless a slice then held less than two periods.
     """
-    longest = min(max(max_s / INTERVAL_SLICES, 2 * latency_s), max_s)
-    return max(min(5 * latency_s, longest), base_s)
+    longest = min(max(max_s / INTERVAL_SLICES, 2 * period_s), max_s)
+    return max(min(5 * period_s, longest), base_s)

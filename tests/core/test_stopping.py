@@ -140,19 +140,19 @@ class TestFreshGpuSamples:
 
 class TestSliceSeconds:
     @pytest.mark.parametrize(
-        ("latency_s", "seconds"),
+        ("period_s", "seconds"),
         [
             (0.0, 0.5),
             (0.001, 0.5),
             (0.1, 0.5),
-            (0.3, 1.5),  # five latencies
+            (0.3, 1.5),  # five periods
             (0.8, 2.5),  # a quarter of the most seconds
-            (2.0, 4.0),  # two latencies
+            (2.0, 4.0),  # two periods
             (9.0, 10.0),  # never more than the most seconds
         ],
     )
-    def test_holds_a_handful_of_replies_and_leaves_room_for_four(self, latency_s: float, seconds: float) -> None:
-        assert slice_seconds(latency_s, base_s=0.5, max_s=10.0) == pytest.approx(seconds)
+    def test_holds_a_handful_of_replies_and_leaves_room_for_four(self, period_s: float, seconds: float) -> None:
+        assert slice_seconds(period_s, base_s=0.5, max_s=10.0) == pytest.approx(seconds)
 
 
 def test_stopping_at_the_first_good_look_costs_little_coverage() -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeClock, World, group
 
-from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.ports import LoadBatch
 
 
 @dataclass
 class Clockwork:
-    """A closed loop whose requests all take the same time. failing_s: how long, from the first order's start, it fails.
+    """A loop whose requests all take the same time; an open one sends them at equal distances.
+
+    failing_s: how long, from the first order's start, they fail.
 
     As from the real load generator, a batch comes every 50 ms and says what happened since the one before.
     """
@@ -30,22 +32,25 @@ class Clockwork:
     @contextmanager
     def run(self, order: LoadOrder) -> Iterator[Iterator[LoadBatch]]:
         self.began.append(self.clock.now_ns())
-        yield self._batches(self.clock.now_ns(), int(order.load.value))
-
-    def _batches(self, began_ns: int, inflight: int) -> Iterator[LoadBatch]:
         latency_ns = int(self.latency_s * SECOND_NS)
+        if order.load.kind == "concurrency":
+            yield self._batches(self.clock.now_ns(), latency_ns, int(order.load.value))
+        else:
+            yield self._batches(self.clock.now_ns(), int(SECOND_NS / order.load.value), 1)
+
+    def _batches(self, began_ns: int, period_ns: int, at_once: int) -> Iterator[LoadBatch]:
         told_ns = began_ns
         while True:
             due_ns = told_ns + SECOND_NS // 20
             # A reader who slept finds the batches that came meanwhile.
             self.clock.sleep(max(0, due_ns - self.clock.now_ns()) / SECOND_NS)
-            times = np.arange((told_ns - began_ns) // latency_ns + 1, (due_ns - began_ns) // latency_ns + 1)
-            done_ns = np.repeat(began_ns + times * latency_ns, inflight).astype(np.int64)
+            times = np.arange((told_ns - began_ns) // period_ns + 1, (due_ns - began_ns) // period_ns + 1)
+            done_ns = np.repeat(began_ns + times * period_ns, at_once).astype(np.int64)
             failing = due_ns - self.began[0] <= self.failing_s * SECOND_NS
             yield LoadBatch(
                 due_ns,
                 done_ns[:0] if failing else done_ns,
-                np.full(0 if failing else len(done_ns), latency_ns, np.int64),
+                np.full(0 if failing else len(done_ns), int(self.latency_s * SECOND_NS), np.int64),
                 {"busy": 1} if failing else {},
                 cpu_ns=0,
             )
@@ -95,6 +100,14 @@ def test_a_model_of_one_reply_a_second_still_gets_an_interval(world: World) -> N
     world.rule = StopRule("interval", min_s=2.0, max_s=10.0)
     measure(world, 0.9)
     assert world.store.measurements[0].values["perf_throughput_ci"] is not None
+
+
+def test_an_open_loop_of_few_requests_is_counted_without_bias(world: World) -> None:
+    one = group()
+    phase = replace(one.phases[0], load=Load("request_rate", 0.9))
+    world.generator = Clockwork(world.clock, 0.005)  # type: ignore[assignment]
+    world.run([replace(one, phases=(phase,))])
+    assert throughput(world) == pytest.approx(0.9, rel=0.1)
 
 
 def test_a_slice_is_as_long_as_asked_for(world: World) -> None:
