@@ -72,6 +72,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(report(error))
     except usage.USAGE_ERROR as error:
         sys.exit(report(usage.plain(error, arguments)))
+    except SystemExit as error:
+        # typer ends with 1 where the reader of the output went away; 1 is for what nobody foresaw.
+        sys.exit(BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else error.code)
     except BrokenPipeError:
         # What is still buffered has no reader either: without this the interpreter complains at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -53,3 +53,17 @@ def test_without_export_nothing_stays_behind(
     assert command("-m", "a", "--model-folder", "/models", "-c", "1", *also).code == 0
     assert not measured[0].export_path.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["24.10", "24.10-py3"])
+def test_a_version_is_one_and_so_is_the_whole_tag(command: Command, measured: list[Any], version: str) -> None:
+    assert command("-m", "a", "--model-folder", "/models", "-c", "1", "--triton-version", version).code == 0
+    assert measured[0].spec.triton_docker_image == "nvcr.io/nvidia/tritonserver:24.10-py3"
+
+
+@pytest.mark.parametrize("version", ["", "24/10", "24.10 ", "-24.10", "image:24.10", "é", "x" * 129])
+def test_what_is_no_image_tag_is_refused(command: Command, measured: list[Any], version: str) -> None:
+    ended = command("-m", "a", "--model-folder", "/models", f"--triton-version={version}")
+    assert (ended.code, measured) == (2, [])
+    (line,) = ended.errors
+    assert line.startswith(f"error: --triton-version: {version!r} is not a version of Triton's image; ")

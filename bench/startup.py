@@ -1,0 +1,66 @@
+"""How long the command takes until it answers: `--help`, `--version`, a plan, and what the heavy imports cost.
+
+`python bench/startup.py [--runs N] [--only TEXT]` prints the best and the median of N runs, each in a process of its own. The best is
+what the code costs; the median is what else the machine did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+LIMIT_S = 0.3  # for --help; see CONTRIBUTING.md
+CALL = "from model_analyzer.cli.main import main; main({!r})"
+CASES = {
+    "python, nothing": "pass",
+    "model-analyzer --help": CALL.format(["--help"]),
+    "model-analyzer --version": CALL.format(["--version"]),
+    "model-analyzer plan": CALL.format(["plan", "-n", "a", "-m", "/models", "-b", "1,4", "-c", "1,4"]),
+    "import model_analyzer.core.spec": "import model_analyzer.core.spec",
+    "import model_analyzer.wire": "import model_analyzer.wire",
+    "import pydantic": "import pydantic",
+    "import numpy": "import numpy",
+    "import yaml": "import yaml",
+    "import rich.console": "import rich.console",
+    "import tritonclient.http": "import tritonclient.http",
+    "import tritonclient.grpc": "import tritonclient.grpc",
+    "import kubernetes": "import kubernetes",
+}
+
+
+def seconds(code: str) -> float:
+    """One run in a fresh interpreter, from its start to its end. Raises CalledProcessError where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=folder)
+        return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--only", default="", help="cases whose name has this text")
+    arguments = parser.parse_args()
+    runs = arguments.runs
+    best = {}
+    print(f"{'':34}{'best':>8}{'median':>8}  (s, {runs} runs)")
+    for name, code in CASES.items():
+        if arguments.only not in name:
+            continue
+        try:
+            times = [seconds(code) for _ in range(runs + 1)][1:]  # the first one compiles and fills the cache
+        except subprocess.CalledProcessError as error:
+            print(f"{name:34}  failed: {error.stderr.decode().strip().splitlines()[-1]}")
+            continue
+        best[name] = min(times)
+        print(f"{name:34}{min(times):8.3f}{statistics.median(times):8.3f}")
+    if best.get("model-analyzer --help", 0.0) > LIMIT_S:
+        sys.exit(f"model-analyzer --help takes more than {LIMIT_S} s")
+
+
+if __name__ == "__main__":
+    main()

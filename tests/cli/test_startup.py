@@ -1,0 +1,54 @@
+"""--help answers at once because it imports nothing that it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("numpy", "pydantic", "yaml", "tritonclient", "rich", "kubernetes", "docker", "grpc", "prometheus_client", "urllib3",
+         "psutil", "gevent", "asyncio")  # fmt: skip
+SAY = "import sys; from model_analyzer.cli.main import main\ntry: main({!r})\nfinally: print(*sys.modules, file=sys.stderr)"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["profile", "--help"]], ids=" ".join)
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SAY.format(arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
+    modules = ran.stderr.splitlines()[-1].split()
+    assert "model_analyzer.cli.main" in modules
+    # typer itself imports pydantic for the parameters of a command, where it is installed.
+    allowed = {"pydantic"} if len(arguments) > 1 else set()
+    assert [name for name in HEAVY if name in modules and name not in allowed] == []
+
+
+def test_python_m_is_the_same_command(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "model_analyzer", "plan", "-n", "a", "-m", "/m", "-c", "1"],
+        capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert "1 phases of 1 variants" in ran.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    plan = f"{sys.executable} -m model_analyzer plan -n a -m /m -b 1:1000 -c 1:10"
+    script = f"({plan}; echo code $? >&2) | head -1"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    assert ran.stdout.count("\n") == 1
+    assert ran.stderr == "code 141\n"
+
+
+def test_the_start_up_bench_prints_its_figures() -> None:
+    ran = subprocess.run(
+        [sys.executable, "bench/startup.py", "--runs", "1", "--only", "import model_analyzer.core"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert ran.stdout.splitlines()[1].startswith("import model_analyzer.core.spec ")
