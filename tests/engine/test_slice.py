@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from fakes import SECOND_NS, FakeClock, World, group
+from fakes import SECOND_NS, FakeClock, Replies, World, group
 
 from model_analyzer.core.load import Load, LoadOrder
+from model_analyzer.core.measurement import Slice
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.ports import LoadBatch
 
@@ -121,18 +122,32 @@ def test_a_model_slower_than_max_seconds_fails_and_says_so(world: World) -> None
     assert (row.status, row.notes) == ("failed", ("no reply within 10 s",))
 
 
+def warmups(world: World) -> list[float]:
+    """Seconds of warm-up of each slice, in order."""
+    found = []
+    add = world.store.add_slice
+
+    def keep(piece: Slice) -> None:
+        found.append(piece.warmup_s)
+        add(piece)
+
+    world.store.add_slice = keep  # type: ignore[method-assign]
+    world.run([group()])
+    return found
+
+
 def test_later_slices_warm_up_as_long_as_the_slow_requests_take(world: World) -> None:
-    world.rule = StopRule("fixed", min_s=2.0, max_s=2.0)
-    warmups = []
+    world.generator.script = lambda _order: Replies(rate=1000, latency_ns=700_000_000)
+    first, *later = warmups(world)
+    assert first < 0.3, "nothing is known of the latency yet"
+    assert later
+    assert all(0.7 <= seconds <= 0.7 + 0.7 + 0.1 for seconds in later), "and a point of the period, spread"
 
-    def keep(piece: object, add: object = world.store.add_slice) -> None:
-        warmups.append(piece.warmup_s)  # type: ignore[attr-defined]
-        add(piece)  # type: ignore[operator]
 
-    world.store.add_slice = keep  # type: ignore[method-assign,assignment]
-    measure(world, 0.45, concurrency=40)
-    assert len(warmups) >= 1
-    assert all(warmup_s >= 0.9 for warmup_s in warmups), "every place came back twice"
+def test_every_place_of_the_loop_comes_back_twice_before_a_slice(world: World) -> None:
+    world.generator = Clockwork(world.clock, 0.6)  # type: ignore[assignment]
+    first, *_ = warmups(world)
+    assert first == pytest.approx(1.2, abs=0.06)
 
 
 def test_failures_of_the_warm_up_do_not_count(world: World) -> None:
