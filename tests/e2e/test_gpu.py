@@ -98,7 +98,7 @@ def test_a_busy_gpu_is_seen_through_an_exporter(make_job: Callable[..., Job], de
     assert done.returncode == 0, done.stderr
     gpu = busiest(job.rows("metrics-model-gpu.csv"))
     assert gpu["GPU UUID"].partition("/")[0] in {device.uuid for device in devices}
-    assert gpu["GPU Source"] == "dcgm"
+    assert gpu["GPU Source"].startswith("dcgm")  # Triton's gauges fill what the exporter does not show
     assert float(gpu["Max GPU Utilization (%)"]) > 50
     assert float(gpu["GPU Memory Usage (MB)"]) > HELD_MB
     assert gpu["Max Memory Utilization (%)"]

@@ -165,6 +165,7 @@ RENAMED = {
     "DCGM_FI_DEV_POWER_USAGE": ("DCGM_FI_DEV_BOARD_POWER_WATTS", 1),
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 1e-3),
     "DCGM_FI_DEV_SM_CLOCK": ("DCGM_FI_DEV_SM_CLOCK_HERTZ", 1e6),
+    "DCGM_FI_DEV_MEM_CLOCK": ("DCGM_FI_DEV_MEMORY_CLOCK_HERTZ", 1e6),
     "DCGM_FI_DEV_GPU_TEMP": ("DCGM_FI_DEV_GPU_TEMP_CELSIUS", 1),
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO", 1),
     "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("DCGM_FI_PROF_TENSOR_UTIL_RATIO", 1),
@@ -187,6 +188,14 @@ def test_the_names_of_exporter_4_9_give_the_same_figures(replay: Replay) -> None
     old, new = scrape(replay, text).values, scrape(replay, as_of_4_9(text)).values
     for name in RENAMED:
         assert new[Series(name, T4)] == pytest.approx(old[Series(name, T4)])
+
+
+def test_exporter_4_9_shows_the_total_memory_and_the_last_xid(replay: Replay) -> None:
+    text = row("DCGM_FI_DEV_FB_CAPACITY_BYTES", 81559 * MIB) + row("DCGM_FI_DEV_XID_ERROR", 31)
+    assert scrape(replay, text).values == {
+        Series("DCGM_FI_DEV_FB_TOTAL", "GPU-a"): 81559 * MIB,
+        Series("DCGM_FI_DEV_XID_ERRORS", "GPU-a"): 31,
+    }
 
 
 def test_rows_in_another_order_are_no_refresh(replay: Replay) -> None:
