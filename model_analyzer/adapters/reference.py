@@ -97,7 +97,7 @@ def render_job_spec() -> str:
         + ". `parameters` holds `batch_sizes`, `concurrency` or `request_rate`; each replaces the global one, and so does "
         "every other setting as a whole: a model's `perf_analyzer_flags` are not mixed with the global ones.",
         "",
-        "`model_config_parameters` replaces keys of the model's config: a list where Triton has a single value is a sweep, and so is "
+        "`model_config_parameters` overrides the model's config, mappings field by field and all else whole: a list where Triton has a single value is a sweep, and so is "
         "a list of lists where it has a list. Every combination is a variant, `<model>_config_0`, `<model>_config_1`, ...: the last "
         "key varies fastest, and `max_batch_size` faster than all. The model's own config is always measured first, as "
         "`<model>_config_default`.",

@@ -8,20 +8,35 @@ from typing import Any
 
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 
+# Of these fields a message has one at most: the override's takes the place of whichever the model had.
+_ONE_OF = {"version_policy": {"latest", "all", "specific"}, "sequence_batching": {"direct", "oldest"}}
+
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's own config with the overridden top-level keys replaced whole.
+    """The model's own config with the overrides in it: mappings field by field, all else replaced whole.
 
-    Triton completes `dynamic_batching` with preferred sizes; those above an
-    overridden max_batch_size would make the load fail, so they are dropped.
+    Source: Triton Model Analyzer does so, so a job that sets `max_queue_delay_microseconds` keeps the model's own
+    preferred sizes. Triton completes `dynamic_batching` with preferred sizes; those above an overridden
+    max_batch_size would make the load fail, so they are dropped.
     """
-    config = {**base, **overrides}
-    batching = base.get("dynamic_batching")
-    if "max_batch_size" in overrides and batching and "dynamic_batching" not in overrides:
+    config = _merged(base, overrides)
+    batching = config.get("dynamic_batching")
+    chosen = (overrides.get("dynamic_batching") or {}).get("preferred_batch_size")
+    if "max_batch_size" in overrides and batching and chosen is None:
         largest = int(overrides["max_batch_size"])
         preferred = [size for size in batching.get("preferred_batch_size", []) if int(size) <= largest]
         config["dynamic_batching"] = {**batching, "preferred_batch_size": preferred}
     return config
+
+
+def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    exclusive = _ONE_OF.get(name, set())
+    merged = {key: value for key, value in base.items() if key not in exclusive or not exclusive & overrides.keys()}
+    for key, value in overrides.items():
+        own = merged.get(key)
+        both = isinstance(own, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(own or {}, value, key) if both else value
+    return merged
 
 
 def read_written(model_directory: Path) -> dict[str, Any] | None:

@@ -43,9 +43,37 @@ def test_a_config_from_grpc_leaves_defaults_out():
     assert (info.max_batch_size, info.inputs, info.instance_group, info.decoupled) == (0, (), "", True)
 
 
-def test_overrides_replace_top_level_keys_whole():
-    merged = merge({**CONFIG, "parameters": {"a": 1, "b": 2}}, {"parameters": {"a": 3}, "version_policy": {"all": {}}})
-    assert merged == {**CONFIG, "parameters": {"a": 3}, "version_policy": {"all": {}}}
+def test_overrides_go_into_mappings_field_by_field_and_replace_all_else():
+    base = {
+        **CONFIG,
+        "parameters": {"a": {"string_value": "1"}, "b": {"string_value": "2"}},
+        "dynamic_batching": {"preferred_batch_size": [4, 8], "max_queue_delay_microseconds": "100"},
+    }
+    overrides = {
+        "parameters": {"a": {"string_value": "3"}},
+        "dynamic_batching": {"max_queue_delay_microseconds": 500},
+        "instance_group": [{"kind": "KIND_CPU", "count": 3}],
+    }
+    assert merge(base, overrides) == {
+        **base,
+        "parameters": {"a": {"string_value": "3"}, "b": {"string_value": "2"}},
+        "dynamic_batching": {"preferred_batch_size": [4, 8], "max_queue_delay_microseconds": 500},
+        "instance_group": [{"kind": "KIND_CPU", "count": 3}],
+    }
+    assert base["dynamic_batching"]["max_queue_delay_microseconds"] == "100"
+
+
+def test_of_fields_that_exclude_each_other_the_overridden_one_stays():
+    base = {"version_policy": {"latest": {"num_versions": 1}}, "sequence_batching": {"direct": {}, "state": []}}
+    assert merge(base, {"version_policy": {"all": {}}, "sequence_batching": {"oldest": {}}}) == {
+        "version_policy": {"all": {}},
+        "sequence_batching": {"oldest": {}, "state": []},
+    }
+    assert merge(base, {"sequence_batching": {"max_sequence_idle_microseconds": 5}})["sequence_batching"] == {
+        "direct": {},
+        "state": [],
+        "max_sequence_idle_microseconds": 5,
+    }
 
 
 def test_a_smaller_max_batch_size_drops_the_preferred_sizes_that_triton_had_added():
@@ -54,5 +82,11 @@ def test_a_smaller_max_batch_size_drops_the_preferred_sizes_that_triton_had_adde
         "preferred_batch_size": [4],
         "preserve_ordering": True,
     }
-    chosen = {"preferred_batch_size": [64]}
+    delay = {"max_queue_delay_microseconds": 5}
+    assert merge(base, {"max_batch_size": 8, "dynamic_batching": delay})["dynamic_batching"] == {
+        "preferred_batch_size": [4],
+        "preserve_ordering": True,
+        "max_queue_delay_microseconds": 5,
+    }
+    chosen = {"preferred_batch_size": [64], "preserve_ordering": True}
     assert merge(base, {"max_batch_size": 8, "dynamic_batching": chosen})["dynamic_batching"] == chosen
