@@ -114,7 +114,7 @@ def _parse_each(lines: Iterable[str]) -> Parsed:
         try:
             rows += _rows([line])
         except _BROKEN:
-            broken.append(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}...")
+            broken.append(_shown(line, _SHOWN))
     if not rows:
         raise PageProblem(f"not a Prometheus page (cannot read `{broken[0]}`)" if broken else "the page has no values")
     more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -134,6 +134,12 @@ def _rows(lines: Iterable[str]) -> Iterator[Row]:
                 yield Row(sample.name, sample.labels, sample.value)
 
 
+def _shown(text: str, most: int) -> str:
+    """What a source said, fit for one line of a table."""
+    plain = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
 def _plain(error: Exception) -> str:
     # NewConnectionError is a ConnectTimeoutError, too: it has to be asked for first.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
@@ -144,7 +150,9 @@ def _plain(error: Exception) -> str:
         return f"no page within {READ_S:g} s"
     if isinstance(error, urllib3.exceptions.LocationParseError | urllib3.exceptions.LocationValueError):
         return "is no URL"
-    return str(error)
+    # Such as ("Connection aborted.", RemoteDisconnected("...")): text for people.
+    text, *causes = (str(part).strip(" .") for part in error.args)
+    return _shown(": ".join([text, *(cause for cause in causes if cause not in text)]), 3 * _SHOWN)
 
 
 def _cause(error: Exception) -> str:

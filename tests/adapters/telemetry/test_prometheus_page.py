@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 from hypothesis import given
@@ -95,7 +97,36 @@ def test_bytes_that_are_no_text_are_a_problem(replay: Replay) -> None:
 def test_a_page_cut_short_is_a_problem(replay: Replay) -> None:
     replay.serve(row("DCGM_FI_DEV_GPU_UTIL", 10))
     replay.announce = len(replay.body) + 100
-    assert problem_of(replay)
+    assert f"{replay.url}: Connection broken: IncompleteRead" in problem_of(replay)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", "Connection aborted: Remote end closed connection without response"),
+        (b"\x00\xffgarbage\r\n\r\n", "Connection aborted: "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "Connection broken: "),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", "Connection aborted: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde", "failed to decode"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", "HTTP 302"),
+    ],
+)
+def test_what_is_no_http_is_a_problem_of_one_line(said: bytes, told: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_say, args=(server, said))
+        thread.start()
+        problem = str(DcgmSampler(f"http://127.0.0.1:{server.getsockname()[1]}/metrics").sample().problem)
+        thread.join()
+    assert told in problem
+    assert problem.isprintable()
+    assert len(problem) < 300
+
+
+def _say(server: socket.socket, said: bytes) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):  # the client may have had enough
+        connection.recv(65536)
+        connection.sendall(said)
 
 
 @pytest.mark.parametrize(
