@@ -97,7 +97,7 @@ KEYS: dict[str, Key] = {key.name: key for key in (
 
 # perf_analyzer's flags that work ...
 PERF_FLAGS_WORK: dict[str, str] = {
-    "input-data": "`random`, `zero`, or a JSON data file",
+    "input-data": "`random`, `zero`, a JSON data file, or a directory with a raw file for each input; `validation_data` is not compared",
     "shape": "dims of an input without the batch dimension: `NAME:3,224,224`; several as a list",
     "string-length": "bytes of a random BYTES element; default 128",
     "string-data": "one fixed text for every BYTES element",
