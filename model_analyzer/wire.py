@@ -16,6 +16,7 @@ from rich.console import Console
 from model_analyzer import __version__
 from model_analyzer.adapters import jobfile, store, tables
 from model_analyzer.adapters.clock import SystemClock
+from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.progress import LineProgress, TerminalProgress
 from model_analyzer.core.measurement import Baseline, Measurement
@@ -171,6 +172,8 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         layout = layout_of(job.spec)
         outputs = Tables(layout, opened.contents, job, interruption)
         opened.add_run(_run_record(job, layout))
+        for name in (layout.filename_inference, layout.filename_gpu, layout.filename_server):
+            remove_drafts(job.export_path / name)
         outputs.refresh()
         measured = {m.phase.id for m in outputs.measurements() if m.status != "failed"}
         left = len(job.phase_ids) - len(measured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -10,11 +11,17 @@ from pathlib import Path
 from model_analyzer.errors import ExportPathError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step: a reader sees the old file or the new one. Raises ExportPathError."""
+def write_atomically(path: Path, text: str, root: Path | None = None) -> None:
+    """Replace `path` by `text` in one step: a reader sees the old file or the new one. Raises ExportPathError.
+
+    root: a folder that has to be there already; without it, all missing folders are made.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if root is not None:
+            root.stat()
+        if path.parent != root:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
@@ -24,6 +31,17 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(OSError):
             draft.unlink()
         raise cannot_write(path, error) from error
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove what killed processes have left of `write_atomically(path, ...)`. Raises ExportPathError."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = draft.suffix[1:]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            try:
+                draft.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(draft, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> ExportPathError:
@@ -37,6 +55,7 @@ _REMEDIES = {
     errno.EDQUOT: "free space or raise the quota, then run again: it resumes",
     errno.EROFS: "mount it writable or use another --export-path, then run again: it resumes",
     errno.EACCES: "mend its permissions or use another --export-path, then run again: it resumes",
+    errno.ENOENT: "that folder is gone: put it back, then run again: it resumes",
     errno.EEXIST: "that is a file: name a folder as --export-path",
     errno.ENOTDIR: "a part of that path is a file: name a folder as --export-path",
 }

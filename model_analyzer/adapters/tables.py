@@ -229,7 +229,7 @@ def write_csvs(
         (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu),
         (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server),
     ):
-        write_atomically(export_path / name, to_csv(_with_own(fields, own), rows))
+        write_atomically(export_path / name, to_csv(_with_own(fields, own), rows), export_path)
 
 
 def summary(console: Console, measurements: Sequence[Measurement], layout: Layout) -> None:

@@ -79,6 +79,7 @@ def _kill_until_done(job: Job, moments_s: list[float]) -> int:
     assert [phase for phase, count in Counter(job.finished()).items() if count > 1] == []
     assert [piece for piece, count in Counter(_slices(job)).items() if count > 1] == []
     assert kept <= set(job.finished())
+    assert list(job.export_path.glob(".*csv*")) == []  # half written tables
     return kills
 
 
