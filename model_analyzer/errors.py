@@ -19,7 +19,9 @@ class Fault:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.fix}"
+        """One line, whatever stands in the names that it quotes."""
+        line = f"{self.where}: {self.what}; {self.fix}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class AnalyzerError(Exception):
