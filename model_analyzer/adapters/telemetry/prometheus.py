@@ -151,7 +151,7 @@ def _plain(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.LocationParseError | urllib3.exceptions.LocationValueError):
         return "is no URL"
     # Such as ("Connection aborted.", RemoteDisconnected("...")): text for people.
-    text, *causes = (str(part).strip(" .") for part in error.args)
+    text, *causes = (str(part).strip(" .") for part in error.args or (type(error).__name__,))
     return _shown(": ".join([text, *(cause for cause in causes if cause not in text)]), 3 * _SHOWN)
 
 
