@@ -20,7 +20,7 @@ from model_analyzer.ports import LoadBatch
 class Clockwork:
     """A loop whose requests all take the same time; an open one sends them at equal distances.
 
-    failing_s: how long, from the first order's start, they fail.
+    failing_s: how long, from the first order's start, they fail. failures_a_batch: how many more fail all the time.
 
     As from the real load generator, a batch comes every 50 ms and says what happened since the one before.
     """
@@ -28,6 +28,7 @@ class Clockwork:
     clock: FakeClock
     latency_s: float
     failing_s: float = 0.0
+    failures_a_batch: int = 0
     began: list[int] = field(default_factory=list)
 
     @contextmanager
@@ -52,7 +53,7 @@ class Clockwork:
                 due_ns,
                 done_ns[:0] if failing else done_ns,
                 np.full(0 if failing else len(done_ns), int(self.latency_s * SECOND_NS), np.int64),
-                {"busy": 1} if failing else {},
+                {"busy": failures} if (failures := 1 if failing else self.failures_a_batch) else {},
                 cpu_ns=0,
             )
             told_ns = due_ns
@@ -155,3 +156,11 @@ def test_failures_of_the_warm_up_do_not_count(world: World) -> None:
     world.generator = clockwork  # type: ignore[assignment]
     world.run([group()])
     assert world.store.measurements[0].values["requests_failed"] == 0
+
+
+def test_only_failures_inside_a_slice_count(world: World) -> None:
+    world.generator = Clockwork(world.clock, 0.3, failures_a_batch=1)  # type: ignore[assignment]
+    world.run([group()])
+    values = world.store.measurements[0].values
+    assert values["measured_seconds"] == pytest.approx(3.0), "two slices, then the phase is given up"
+    assert values["requests_failed"] == pytest.approx(20 * 3.0, abs=2), "20 batches a second"
