@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.request import Request, urlopen
@@ -17,7 +18,7 @@ import pytest
 from model_analyzer.adapters.triton import embedded
 from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch
-from model_analyzer.adapters.triton.local import LocalServer, find_local
+from model_analyzer.adapters.triton.local import LocalServer, describe_gpus, find_local
 from model_analyzer.core.variant import ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError
 
@@ -279,6 +280,64 @@ class TestStart:
             server.load(variant("fails_to_load"))
         server.unload(variant("add_sub"))
         assert server.loaded_models() == []
+
+
+class Page(BaseHTTPRequestHandler):
+    """A metrics page."""
+
+    text = ""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.text.encode())
+
+    def log_message(self, *_args):
+        pass
+
+
+class TestWhatIsFound:
+    """The one line that tells with what GPUs can be measured."""
+
+    @pytest.fixture
+    def found(self, tmp_path, monkeypatch):
+        """What is said of a server whose page shows these GPUs, on a host whose nvidia-smi lists those (None: has none)."""
+
+        def describe(on_page, listed):
+            if listed is not None:
+                smi = tmp_path / "nvidia-smi"
+                lines = "\n".join(f"GPU {n}: {name} (UUID: {uuid})" for n, (uuid, name) in enumerate(listed.items()))
+                smi.write_text(f"#!/bin/sh\necho '{lines}'\n")
+                smi.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if listed is not None else str(tmp_path))
+            rows = "".join(f'nv_gpu_utilization{{gpu_uuid="{uuid}"}} 0\n' for uuid in on_page)
+            handler = type("Handler", (Page,), {"text": "nv_cpu_utilization 0.1\n" + rows})
+            with HTTPServer(("127.0.0.1", 0), handler) as server:
+                Thread(target=server.serve_forever, daemon=True).start()
+                try:
+                    return describe_gpus(f"http://127.0.0.1:{server.server_port}/metrics")
+                finally:
+                    server.shutdown()
+
+        return describe
+
+    @pytest.mark.parametrize(
+        ("on_page", "listed", "line"),
+        [
+            ([], None, "CPU only (no NVIDIA driver)"),
+            ([], {}, "CPU only (nvidia-smi lists no GPU)"),
+            (["GPU-a"], {"GPU-a": "NVIDIA H200"}, "1 GPU (NVIDIA H200)"),
+            (["GPU-a", "GPU-b"], {"GPU-a": "NVIDIA H200", "GPU-b": "NVIDIA L4"}, "2 GPUs (NVIDIA H200, NVIDIA L4)"),
+            (["GPU-a"], None, "1 GPU (GPU-a)"),
+            ([], {"GPU-a": "NVIDIA H200"}, "no GPU metrics, though nvidia-smi lists 1"),
+        ],
+    )
+    def test_gpus_are_named_and_their_absence_has_its_reason(self, found, on_page, listed, line):
+        assert found(on_page, listed) == line
+
+    def test_a_page_out_of_reach_is_no_error(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert describe_gpus("http://127.0.0.1:1/metrics") == "CPU only (no NVIDIA driver)"
 
 
 class TestFinding:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_analyzer.adapters.triton.model_config import describe, instance_group_text, merge
+from model_analyzer.adapters.triton.model_config import describe, instance_group_text, merge, read_written
 
 CONFIG = {
     "name": "add_sub",
@@ -90,3 +90,21 @@ def test_a_smaller_max_batch_size_drops_the_preferred_sizes_that_triton_had_adde
     }
     chosen = {"preferred_batch_size": [64], "preserve_ordering": True}
     assert merge(base, {"max_batch_size": 8, "dynamic_batching": chosen})["dynamic_batching"] == chosen
+
+
+def test_a_config_is_read_as_its_owner_wrote_it(tmp_path):
+    model = tmp_path / "m"
+    model.mkdir()
+    text = 'backend: "python" max_batch_size: 4 input { name: "IN" data_type: TYPE_FP32 dims: [ 2 ] } instance_group { kind: KIND_GPU }'
+    (model / "config.pbtxt").write_text(text)
+    config = read_written(model)
+    assert config["instance_group"] == [{"kind": "KIND_GPU"}]
+    assert describe(config, "1").inputs[0].shape == (2,)
+    assert (config["name"], config["max_batch_size"]) == ("m", 4)
+
+
+@pytest.mark.parametrize("text", [None, "max_batch_size: {", "nonsense: 1"])
+def test_a_config_that_cannot_be_read_is_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.pbtxt").write_text(text)
+    assert read_written(tmp_path) is None

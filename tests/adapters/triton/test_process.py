@@ -64,7 +64,7 @@ def test_a_process_deaf_to_sigterm_is_killed_with_its_children(tmp_path):
     child = read_pid(tmp_path / "pid")
     process.end(0.1)
     assert process.death() == "was ended by SIGKILL (signal 9)"
-    assert gone(child)
+    wait_for(lambda: gone(child))
 
 
 def test_children_of_a_server_that_dies_end_too(tmp_path):

@@ -149,8 +149,8 @@ class TestExplicitControl:
         assert somebody.ready() == ["errors_every_third", "no_batching"]
 
     def test_a_model_with_a_request_waiting_is_in_use(self, somebody):
-        # One request takes 5 s, so none is answered during the look: only the one that waits behind it shows.
-        somebody.load("slow")
+        # One request takes 4 s, so none is answered during the look: only the one that waits behind it shows.
+        somebody.load("slow", parameters={"seconds": {"string_value": "4"}})
         clients = [Thread(target=somebody.infer, args=("slow",)) for _ in range(2)]
         for client in clients:
             client.start()
