@@ -13,6 +13,7 @@ import psutil
 import pytest
 from scripted_server import Peer, ScriptedServer, always, refusal, reply, wire
 
+from model_analyzer.adapters.triton.requests import MOST
 from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, Protocol, RequestSet, Tls
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.client import ProcessLoadGenerator
@@ -86,6 +87,18 @@ def test_one_process_serves_order_after_order(generator: ProcessLoadGenerator) -
             assert len(first.bodies) + len(second.bodies) == sent, "sends though it was told to stop"
     assert len(set(pids)) == 1
     assert len(pids) == 3
+
+
+def test_as_many_requests_as_a_data_file_may_have_are_all_sent(generator: ProcessLoadGenerator) -> None:
+    bodies = [b"%d" % number * 100 for number in range(MOST)]
+    heads_and_bodies = (wire(body).partition(b"\r\n\r\n") for body in bodies)
+    encoded = tuple(EncodedRequest(head + blank, body) for head, blank, body in heads_and_bodies)
+    with ScriptedServer(always(GOOD)) as server:
+        address = f"127.0.0.1:{server.port}"
+        work = LoadOrder(address, Load("concurrency", 4), RequestSet("http", encoded, 1), timeout_s=5.0)
+        with generator.run(work) as batches:
+            take(batches, MOST + 4)
+        assert set(server.bodies) == set(bodies)
 
 
 def test_failures_arrive_with_their_message(generator: ProcessLoadGenerator) -> None:
@@ -164,6 +177,7 @@ def test_close_twice_ends_the_process_once(generator: ProcessLoadGenerator) -> N
 
 ANALYZER = """
 import sys, psutil
+from model_analyzer.adapters.triton.requests import MOST
 from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet
 from model_analyzer.loadgen.client import ProcessLoadGenerator
 head = b"POST / HTTP/1.1\\r\\nContent-Length: 1\\r\\n\\r\\n"
