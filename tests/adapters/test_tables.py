@@ -186,6 +186,15 @@ def test_a_phase_on_several_gpus_has_a_row_for_each() -> None:
     assert (row["gpu_uuid"], row["gpu_source"]) == ("GPU-a GPU-b", "triton, dcgm")
 
 
+def test_a_gpus_empty_cell_has_the_reason_of_that_gpu() -> None:
+    one = measured(phase(), gpu="GPU-a")
+    stale = {**one.gpus["GPU-a"], "gpu_power_usage": Reading(None, reason="stale: dcgm did not refresh")}
+    good, bad = gpu_rows([replace(one, gpus={**one.gpus, "GPU-b": stale})], LAYOUT)
+    assert (good["gpu_power_usage"], bad["gpu_power_usage"]) == ("200.0", "")
+    assert "GPU Power Usage (W): stale: dcgm did not refresh" in bad["notes"]
+    assert "stale" not in good["notes"]
+
+
 def test_phase_and_host_metrics_may_stand_in_the_gpu_table() -> None:
     (row,) = gpu_rows([measured(phase(), gpu=GPU)], replace(LAYOUT, gpu_fields=("perf_throughput", "cpu_used_ram")))
     assert (row["perf_throughput"], row["cpu_used_ram"]) == ("100.0", "200.0")
