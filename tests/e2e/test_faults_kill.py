@@ -7,6 +7,8 @@ import os
 import random
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 from e2e_tools import Job, read_csv
-from fault_tools import assert_nothing_left, started
+from fault_tools import assert_nothing_left, started, wait_for
 
 pytestmark = pytest.mark.triton
 
@@ -110,3 +112,32 @@ def test_sixteen_kills_on_a_remote_server(
 
 def test_four_kills_with_a_server_of_our_own(make_job: Callable[..., Job]) -> None:
     _sweeps(lambda n: _job(make_job, f"own-{n}"), kills=4, latest_s=5.0)
+
+
+def test_overrides_left_by_a_killed_run_are_not_taken_for_the_models_own_config(
+    make_job: Callable[..., Job], remote: dict[str, str], embedded_server: Any
+) -> None:
+    models = {"add_sub": {"model_config_parameters": {"max_batch_size": 16}}}
+    with started(make_job(models, **remote)) as run:
+        run.wait_for_line("loading add_sub_config_0")
+        wait_for(lambda: _served_max_batch_size(remote["triton_http_endpoint"]) == 16)
+        run.kill()
+    more = make_job(models, concurrency=[1, 2], **remote)
+    done = more.profile()
+    assert done.returncode == 0, done.stderr
+    rows = [(row["Model Config Path"], row["Concurrency"], row["Max Batch Size"]) for row in more.rows()]
+    assert rows == [
+        ("add_sub_config_default", "1", "64"),
+        ("add_sub_config_default", "2", "64"),
+        ("add_sub_config_0", "1", "16"),
+        ("add_sub_config_0", "2", "16"),
+    ]
+    assert embedded_server.server.loaded_models() == []
+
+
+def _served_max_batch_size(endpoint: str) -> int | None:
+    try:
+        with urllib.request.urlopen(f"http://{endpoint}/v2/models/add_sub/config", timeout=5) as answer:
+            return int(json.load(answer)["max_batch_size"])
+    except urllib.error.HTTPError:  # not loaded just now
+        return None
