@@ -6,7 +6,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,18 @@ def containers(engine: Engine, export_path: Path) -> list[Any]:
     """Those of the run that holds the export path."""
     status = export_path.stat()
     label = f"{LABEL}={status.st_dev}-{status.st_ino}"
-    return list(engine.client.containers.list(all=True, filters={"label": label}))
+    return list(engine.client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive a failed test."""
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def await_line(process: subprocess.Popen[str], words: str) -> None:
@@ -89,7 +101,7 @@ def test_a_sweep_in_a_container(docker_job: Callable[..., Job], engine: Engine) 
 
 def test_an_interrupted_run_removes_its_container(docker_job: Callable[..., Job], engine: Engine) -> None:
     job = docker_job(["add_sub"], **LONG)
-    with job.start() as process:
+    with ending(job.start()) as process:
         await_slice(job)
         assert len(containers(engine, job.export_path)) == 1
         process.send_signal(signal.SIGINT)
@@ -100,7 +112,7 @@ def test_an_interrupted_run_removes_its_container(docker_job: Callable[..., Job]
 
 def test_an_interruption_while_the_container_starts_leaves_none(docker_job: Callable[..., Job], engine: Engine) -> None:
     job = docker_job(["add_sub"], **LONG)
-    with job.start() as process:
+    with ending(job.start()) as process:
         deadline = time.monotonic() + 30
         while not (job.export_path.exists() and containers(engine, job.export_path)):
             assert time.monotonic() < deadline
@@ -112,7 +124,7 @@ def test_an_interruption_while_the_container_starts_leaves_none(docker_job: Call
 
 def test_what_a_killed_run_left_is_removed_by_the_next(docker_job: Callable[..., Job], engine: Engine) -> None:
     job = docker_job(["add_sub"], **LONG)
-    with job.start() as process:
+    with ending(job.start()) as process:
         await_slice(job)
         process.kill()
     (left,) = containers(engine, job.export_path)
@@ -153,6 +165,15 @@ def test_an_image_that_does_not_exist_ends_with_code_3(docker_job: Callable[...,
     assert error.startswith(f"error: {absent}: cannot be pulled: ")
 
 
+def test_a_pull_can_be_interrupted(docker_job: Callable[..., Job]) -> None:
+    with registry([layer("a", bytes(30_000_000))], bytes_per_second=1_000_000) as name:
+        with ending(docker_job(["add_sub"], triton_docker_image=name).start()) as process:
+            await_line(process, f"pulling {name}")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=10)
+    assert process.returncode == 130
+
+
 def test_an_engine_that_does_not_run_ends_with_code_3(
     docker_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -171,7 +192,7 @@ def test_the_original_command_line_starts_the_image_of_its_triton_version(
     line = (
         f"-m add_sub --model-folder {model_repository} -e {export} --export -b 1 -c 1 --triton-version {triton_version}"
     )
-    with subprocess.Popen([*COMMAND, *line.split()], stderr=subprocess.PIPE, text=True) as process:
+    with ending(subprocess.Popen([*COMMAND, *line.split()], stderr=subprocess.PIPE, text=True)) as process:
         await_line(process, f"in {image}")
         (container,) = containers(engine, export)
         assert container.image.tags == [image]

@@ -89,7 +89,15 @@ def _own_engine(missing: str) -> Iterator[Engine]:
                 return
         raise NoEngineError(f"{why} {problems[-1]}")
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        _unmount(home)
+        shutil.rmtree(home)
+
+
+def _unmount(home: Path) -> None:
+    """Take away what dockerd leaves mounted: the network namespace of containers on the host's network."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((each for each in mounted if each.startswith(f"{home}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", place], check=False)
 
 
 def _attempts() -> Iterator[tuple[str | None, list[str]]]:

@@ -6,6 +6,7 @@ without TLS.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -56,8 +57,8 @@ def registry(layers: Sequence[bytes], bytes_per_second: float = float("inf")) ->
             self.send_header("Docker-Content-Digest", _digest(body))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
-                for start in range(0, len(body), CHUNK):
+            with contextlib.suppress(ConnectionError):  # an interrupted pull
+                for start in range(0, len(body) if self.command == "GET" else 0, CHUNK):
                     self.wfile.write(body[start : start + CHUNK])
                     time.sleep(min(len(body), CHUNK) / bytes_per_second)
 

@@ -59,8 +59,8 @@ class DockerServer(OwnedServer):
     """Starts `tritonserver` in a container. Nothing of it is published beyond this host's loopback.
 
     Its requests go to the container's own address where that can be reached: each one through a published port
-    passes Docker's user-land proxy, which took 0.11 of 0.31 ms at concurrency 1 and half of the throughput
-    (add_sub, Docker 20.10, 2 cores).
+    passes Docker's user-land proxy, which added 0.14 ms to a median of 0.30 ms (add_sub over HTTP at concurrency 1,
+    4,500 requests each way in turns, Docker 20.10, 2 busy cores).
     """
 
     def __init__(self, launch: Launch, options: DockerOptions) -> None:
@@ -261,15 +261,15 @@ class DockerServer(OwnedServer):
 
         try:
             for container in self._ours(client):
-                container.remove(force=True)
-        except docker.errors.NotFound:
-            return
+                with contextlib.suppress(docker.errors.NotFound):
+                    container.remove(force=True)
         except (docker.errors.DockerException, OSError) as error:
             fix = f"docker ps -a --filter label={LABEL}"
             self._launch.say(f"the Triton container may be left behind ({reason_of(error)}); look with: {fix}")
 
     def _ours(self, client: Any) -> list[Any]:
-        return list(client.containers.list(all=True, filters={"label": f"{LABEL}={self._owner()}"}))
+        label = f"{LABEL}={self._owner()}"
+        return list(client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
     def _owner(self) -> str:
         # The directory itself, not its name: /results in one container is not /results in another.

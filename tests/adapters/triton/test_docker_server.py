@@ -64,7 +64,7 @@ def bridge(engine):
 def containers(engine, export_path: Path):
     status = export_path.stat()
     label = f"{LABEL}={status.st_dev}-{status.st_ino}"
-    return engine.client.containers.list(all=True, filters={"label": label})
+    return engine.client.containers.list(all=True, ignore_removed=True, filters={"label": label})
 
 
 class TestPullProgress:
