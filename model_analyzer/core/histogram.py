@@ -79,11 +79,9 @@ class Histogram:
         """The smallest latency that at least a share q (0 < q < 1) of the samples does not exceed.
 
         Nearest rank: sample number ceil(q * n) in ascending order, read from its bucket's middle, never beyond the
-        exact minimum and maximum. None below 1 / (1 - q) samples: the rank would be the maximum, whatever q says.
+        exact minimum and maximum. Below 1 / (1 - q) samples that is the maximum. None without samples.
         """
-        # In whole samples, so that 0.99 (which is not exact in binary) asks for 100 samples and not for 101.
-        if self.count < round(1 / (1 - q)):
-            return None
+        # Rounded, because 0.99 * 100 in binary is a little more than 99.
         return self.ranked_ns(int(np.ceil(round(q * self.count, 9))))
 
     def ranked_ns(self, rank: int) -> float | None:
@@ -91,6 +89,8 @@ class Histogram:
         if self.min_ns is None or self.max_ns is None:
             return None
         within = min(max(rank, 1), self.count)
+        if within == self.count:
+            return float(self.max_ns)
         middle = _middle(int(self.buckets[int(np.searchsorted(self._cumulated, within))]))
         return float(min(max(middle, self.min_ns), self.max_ns))
 

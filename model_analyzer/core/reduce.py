@@ -64,6 +64,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
             [
                 *verdict.reasons,
                 *limit_notes,
+                *_few_replies(sum(piece.stats.count for piece in slices)),
                 *remarks([piece.stats for piece in slices]),
                 *_sittings(slices),
                 *server_notes,
@@ -113,16 +114,20 @@ def _client_values(
         "measured_seconds": seconds,
     }
     values["perf_latency"] = values["perf_latency_p99"]
-    reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max"), "no reply")
+    reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max", "perf_latency", *QUANTILES), "no reply")
     reasons |= dict.fromkeys(("perf_throughput", "client_cpu"), "nothing was measured")
-    for tag, q in (*QUANTILES.items(), ("perf_latency", 0.99)):
-        reasons[tag] = f"{latency.count} replies, {round(1 / (1 - q))} are needed for p{q * 100:.0f}"
     reasons["perf_throughput_ci"] = f"{len(slices)} slices with {latency.count} replies are too few for an interval"
     reasons["perf_latency_p99_ci"] = (
         f"{len(slices)} slices with {latency.count} replies are too few for an interval:"
         f" {MIN_SLICES} and {replies_for_interval(0.99)} are needed"
     )
     return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
+
+
+def _few_replies(count: int) -> list[str]:
+    """Which percentiles are no more than the maximum, because there is no reply beyond them."""
+    names = [f"p{q * 100:.0f}" for q in QUANTILES.values() if count < round(1 / (1 - q))]
+    return [f"{', '.join(names)} of {count} replies: the largest of them"] if names and count else []
 
 
 def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reasons, list[str]]:
@@ -165,9 +170,11 @@ def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reaso
 def _cross_check(phase: Phase, read: Sequence[tuple[Slice, Mapping[str, float]]], succeeded: float) -> list[str]:
     """Client's count against the server's over the same seconds: they may differ by what was in flight at each end."""
     ours = sum(piece.stats.count for piece, _ in read)
+    # Triton counts a Python model's error replies as successes (seen with 2.51), and those of a timeout later.
+    failures = sum(sum(piece.failures.values()) for piece, _ in read)
     in_flight = phase.load.value if phase.load.kind == "concurrency" else 16
     allowed = len(read) * in_flight + 0.01 * max(ours, succeeded)
-    if abs(ours - succeeded) <= allowed:
+    if ours - allowed <= succeeded <= ours + failures + allowed:
         return []
     why = "other clients?" if succeeded > ours else "replies from elsewhere, such as a cache or a proxy?"
     return [f"client counted {ours} replies, the server {succeeded:.0f}: {why}"]

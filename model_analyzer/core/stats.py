@@ -187,10 +187,10 @@ def percentile_interval(slices: Sequence[SliceStats], q: float) -> Interval | No
     if whole is None or k < MIN_SLICES or merged.count < replies_for_interval(q):
         return None
     latencies = [piece.latency for piece in slices]
-    left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]).percentile_ns(q) for n in range(k)]
-    values = np.array([value for value in left_out if value is not None])
-    if len(values) < k:
-        return None
+    left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]) for n in range(k)]
+    if min(part.count for part in left_out) < round(1 / (1 - q)):
+        return None  # nearly all replies fell into one slice: without it the percentile is a mere maximum
+    values = np.array([part.percentile_ns(q) for part in left_out])
     apart = values - values.mean()
     variance = (k - 1) / k * float((apart * apart).sum()) * _correlation(apart)
     independent = max(abs(rank_ns - whole) for rank_ns in _binomial_limits(merged, q))

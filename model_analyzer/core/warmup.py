@@ -35,7 +35,7 @@ def least_warmup_s(latency: Histogram) -> float:
     those that must have been sent before it began would be missing, and the tail of the latencies with them. So: as
     long as the 99th percentile so far.
     """
-    tail_ns = latency.percentile_ns(0.99) or latency.max_ns or 0.0
+    tail_ns = latency.percentile_ns(0.99) or 0.0
     return tail_ns / 1e9
 
 
