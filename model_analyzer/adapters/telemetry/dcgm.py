@@ -9,10 +9,8 @@ instances (whose UUID is the parent's), `modelName`, and `pod`, `namespace`,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from time import monotonic_ns
 
-from model_analyzer.adapters.telemetry.prometheus import Endpoint, PageProblem, Row
+from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
 from model_analyzer.core.metric import MIB
 from model_analyzer.core.telemetry import Gpu, Page, Series
 
@@ -56,24 +54,11 @@ FP64_BLANK = 140737488355328.0
 FP64_BLANKS = frozenset(FP64_BLANK + n for n in range(4))
 
 
-class DcgmSampler:
+class DcgmSampler(PageSampler):
     """A ports.Sampler of one exporter."""
 
-    name = "dcgm"
-
     def __init__(self, url: str) -> None:
-        self.origin = url
-        self._endpoint = Endpoint(url, PREFIX)
-
-    def sample(self) -> Page:
-        """Scrape once; bounded in time, never raises."""
-        before = monotonic_ns()
-        try:
-            parsed = self._endpoint.read()
-        except PageProblem as problem:
-            return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
-        page = page_of(parsed.rows, (before + monotonic_ns()) // 2, self.origin)
-        return replace(page, problem=parsed.problem or page.problem)
+        super().__init__("dcgm", url, PREFIX, page_of)
 
 
 def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import isfinite
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 import urllib3
+
+from model_analyzer.core.telemetry import Page
 
 # READ_S is for the whole page, headers to last byte.
 CONNECT_S, READ_S = 1.0, 2.0
@@ -158,3 +160,26 @@ def _plain(error: Exception) -> str:
 def _cause(error: Exception) -> str:
     """Such as `[Errno -2] Name or service not known`, without urllib3's name of the connection object."""
     return str(error).rpartition(": ")[2]
+
+
+class PageSampler:
+    """A ports.Sampler of a Prometheus page.
+
+    name: the source. prefix: of the names wanted. page_of: from the rows, the time in ns and the URL to the Page.
+    """
+
+    def __init__(self, name: str, url: str, prefix: str, page_of: Callable[[Iterable[Row], int, str], Page]) -> None:
+        self.name = name
+        self.origin = url
+        self._endpoint = Endpoint(url, prefix)
+        self._page_of = page_of
+
+    def sample(self) -> Page:
+        """Scrape once; bounded in time, never raises."""
+        before = monotonic_ns()
+        try:
+            parsed = self._endpoint.read()
+        except PageProblem as problem:
+            return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
+        page = self._page_of(parsed.rows, (before + monotonic_ns()) // 2, self.origin)
+        return replace(page, problem=parsed.problem or page.problem)

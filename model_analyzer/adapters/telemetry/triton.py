@@ -6,10 +6,8 @@ Metric names and units: Triton's docs/user_guide/metrics.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from time import monotonic_ns
 
-from model_analyzer.adapters.telemetry.prometheus import Endpoint, PageProblem, Row
+from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
 from model_analyzer.core.telemetry import Gpu, Page, Series
 
 PREFIX = "nv_"
@@ -26,24 +24,11 @@ _UNKNOWN_AT_ZERO = (
 _PART_LABELS = ("quantile", "le")
 
 
-class TritonSampler:
+class TritonSampler(PageSampler):
     """A ports.Sampler of one server."""
 
-    name = "triton"
-
     def __init__(self, url: str) -> None:
-        self.origin = url
-        self._endpoint = Endpoint(url, PREFIX)
-
-    def sample(self) -> Page:
-        """Scrape once; bounded in time, never raises."""
-        before = monotonic_ns()
-        try:
-            parsed = self._endpoint.read()
-        except PageProblem as problem:
-            return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
-        page = page_of(parsed.rows, (before + monotonic_ns()) // 2, self.origin)
-        return replace(page, problem=parsed.problem or page.problem)
+        super().__init__("triton", url, PREFIX, page_of)
 
 
 def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
