@@ -90,7 +90,12 @@ def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
     """What affects every phase's result beside the phase itself."""
     identity = {
         "remote": [spec.triton_http_endpoint, spec.triton_grpc_endpoint, spec.triton_metrics_url],
-        "docker": [spec.triton_docker_image, spec.triton_docker_args],
+        "docker": [
+            spec.triton_docker_image,
+            spec.triton_docker_args,
+            spec.triton_docker_mounts,
+            spec.triton_docker_shm_size,
+        ],
         "local": [shutil.which(spec.triton_server_path) or spec.triton_server_path],
         "embedded": [_installed("nvidia-pytriton")],
     }[mode]
@@ -316,16 +321,13 @@ def _docker(job: Job, launch: Any) -> Server:
     from model_analyzer.adapters.triton.docker import DockerOptions, DockerServer
 
     spec = job.spec
-    arguments = {**spec.triton_docker_args}
-    for model in spec.profile_models:
-        arguments.update(model.triton_docker_args)
     options = DockerOptions(
         image=spec.triton_docker_image,
         export_path=job.export_path,
         mounts=spec.triton_docker_mounts,
         labels=spec.triton_docker_labels,
         shm_size=spec.triton_docker_shm_size,
-        arguments=arguments,
+        arguments=spec.triton_docker_args,
     )
     return DockerServer(launch, options)
 

@@ -45,7 +45,7 @@ from model_analyzer.core.values import (
     urls,
     wrong,
 )
-from model_analyzer.core.variant import ServerSettings
+from model_analyzer.core.variant import ServerSettings, canonical_json
 
 # More is a slip of the pen: at some seconds a phase, days.
 MOST_VARIANTS, MOST_PHASES = 10_000, 100_000
@@ -332,6 +332,7 @@ class JobSpec(_Strict):
             server=ServerSettings(
                 pairs(model.triton_server_flags or self.triton_server_flags),
                 pairs(model.triton_server_environment or self.triton_server_environment),
+                canonical_json(model.triton_docker_args),
             ),
         )
 

@@ -10,10 +10,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What a server of ours is started with beyond its defaults; part of a group because models may differ."""
+    """What a server of ours is started with beyond its defaults; part of a group because models may differ.
+
+    docker_arguments_json: a model's own keywords of docker-py's containers.run; "{}": those of the job.
+    """
 
     flags: tuple[tuple[str, str], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    docker_arguments_json: str = "{}"
+
+    @property
+    def docker_arguments(self) -> dict[str, Any]:
+        """The keywords as a fresh dict."""
+        value: dict[str, Any] = json.loads(self.docker_arguments_json)
+        return value
 
 
 @dataclass(frozen=True, slots=True)

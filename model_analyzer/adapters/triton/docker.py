@@ -34,7 +34,7 @@ class DockerOptions:
     """The container, in Triton Model Analyzer's terms.
 
     mounts: "host:container:mode" (triton_docker_mounts). arguments: keywords of docker-py's containers.run
-    (triton_docker_args); they win over ours. export_path: tells our containers from others'.
+    (triton_docker_args), unless the settings have their own; they win over ours. export_path: tells our containers from others'.
     """
 
     image: str
@@ -66,6 +66,7 @@ class DockerServer(OwnedServer):
     def __init__(self, launch: Launch, options: DockerOptions) -> None:
         super().__init__(launch)
         self._options = options
+        self._given: Mapping[str, Any] = options.arguments
         self._client: Any = None
         self._container: Any = None
         self._log_reader: Thread | None = None
@@ -76,6 +77,7 @@ class DockerServer(OwnedServer):
         SpecError where triton_docker_mounts has something that is no mount.
         """
         self.stop()
+        self._given = settings.docker_arguments or self._options.arguments
         if not self._launch.repository.is_dir() and not self._repository_is_remote():
             fix = "make it a directory of models"
             raise ServerError(f"model_repository: {self._launch.repository}", "is not a directory", fix)
@@ -139,7 +141,7 @@ class DockerServer(OwnedServer):
 
     def _shares_a_network(self) -> bool:
         """Whether it has no network of its own: nothing can be published, and any port may be taken."""
-        given = self._options.arguments
+        given = self._given
         modes = [str(given.get("network")), str(given.get("network_mode"))]
         return any(mode == "host" or mode.startswith("container:") for mode in modes)
 
@@ -198,7 +200,7 @@ class DockerServer(OwnedServer):
             # The engine's default may be one that keeps nothing to read.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }
-        given = {key: value for key, value in options.arguments.items() if key not in NOT_OURS}
+        given = {key: value for key, value in self._given.items() if key not in NOT_OURS}
         labels = {**options.labels, **dict(given.pop("labels", None) or {}), LABEL: self._owner()}
         environment = {**environment, **_as_mapping(given.pop("environment", None) or {})}
         if not self._shares_a_network():

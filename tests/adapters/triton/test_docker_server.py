@@ -206,6 +206,13 @@ class TestContainer:
         assert set(published) == {"8000/tcp", "8001/tcp", "8002/tcp", "9999/tcp"}
         assert {binding["HostIp"] for bindings in published.values() for binding in bindings} == {"127.0.0.1"}
 
+    def test_a_models_own_arguments_replace_those_of_the_job(self, make_server, engine, tmp_path):
+        server = make_server(arguments={"cpu_shares": 512})
+        server.start(ServerSettings(docker_arguments_json='{"cpu_shares": 256}'))
+        assert containers(engine, tmp_path / "export")[0].attrs["HostConfig"]["CpuShares"] == 256
+        server.start(NO_SETTINGS)
+        assert containers(engine, tmp_path / "export")[0].attrs["HostConfig"]["CpuShares"] == 512
+
     def test_it_cannot_write_into_the_repository(self, make_server, engine, model_repository, tmp_path):
         make_server().start(NO_SETTINGS)
         (container,) = containers(engine, tmp_path / "export")
