@@ -373,3 +373,9 @@ def test_any_bytes_are_a_job_or_a_spec_error(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     assert outcome(path) == outcome(path)
+
+
+def test_a_range_without_quotes_is_a_range_and_not_a_number_of_base_60(tmp_path: Path) -> None:
+    text = "model_repository: /m\nprofile_models: [a]\nconcurrency: 1:16:5\nbatch_sizes: 1:4\n"
+    spec = load(tmp_path, text)
+    assert (spec.concurrency, spec.batch_sizes) == ((1, 6, 11, 16), (1, 2, 3, 4))

@@ -224,6 +224,11 @@ class TestCrossCheck:
         (note,) = row(*[piece(server=counters(103.5))] * 4).notes
         assert note == "client counted 400 replies, the server 414: other clients?"
 
+    def test_failures_that_the_server_counts_as_successes_are_no_other_client(self) -> None:
+        assert row(piece(server=counters(150), failures={"HTTP 500: no": 50})).notes == ()
+        (note,) = row(piece(server=counters(170), failures={"HTTP 500: no": 50})).notes
+        assert note == "client counted 100 replies, the server 170: other clients?"
+
     def test_fewer_at_the_server_points_elsewhere(self) -> None:
         (note,) = row(piece(server=counters(10))).notes
         assert note == "client counted 100 replies, the server 10: replies from elsewhere, such as a cache or a proxy?"
