@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import COMMAND, Job
+from e2e_tools import Job, command, read_csv
 from triton_container.engine import Engine
 from triton_container.image import REPOSITORY
 from triton_container.registry import layer, registry
@@ -183,20 +183,24 @@ def test_an_engine_that_does_not_run_ends_with_code_3(
     assert f"error: docker: no Docker engine answers at unix://{tmp_path}/docker.sock" in done.stderr
 
 
-def test_the_original_command_line_starts_the_image_of_its_triton_version(
-    image: str, triton_version: str, engine: Engine, model_repository: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-m add_sub --model-folder {models} -e {export} --export -b 1 -c 1 --triton-version {version}",
+        "--batch 1 --concurrency 1 --model-names add_sub --triton-version {version} --model-folder {models}"
+        " --export --export-path {export}",
+    ],
+)
+def test_both_original_command_lines_measure_on_the_image_of_their_triton_version(
+    line: str, image: str, triton_version: str, engine: Engine, model_repository: Path, tmp_path: Path
 ) -> None:
     if not engine.has_bridge:
         pytest.skip("this engine has no bridge network")
     export = tmp_path / "original"
-    line = (
-        f"-m add_sub --model-folder {model_repository} -e {export} --export -b 1 -c 1 --triton-version {triton_version}"
-    )
-    with ending(subprocess.Popen([*COMMAND, *line.split()], stderr=subprocess.PIPE, text=True)) as process:
-        await_line(process, f"in {image}")
-        (container,) = containers(engine, export)
-        assert container.image.tags == [image]
-        process.send_signal(signal.SIGINT)  # its phases would take their default time
-        process.communicate(timeout=30)
-    assert process.returncode == 130
+    done = command(*line.format(models=model_repository, export=export, version=triton_version).split())
+    assert done.returncode == 0, done.stderr
+    assert f"in {image}" in done.stderr
+    (row,) = read_csv(export / "metrics-model-inference.csv")
+    assert (row["Model"], row["Batch"], row["Concurrency"]) == ("add_sub", "1", "1")
+    assert float(row["Throughput (infer/sec)"]) > 0
     assert containers(engine, export) == []
