@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from model_analyzer.adapters.triton.local import Installation
@@ -36,64 +37,76 @@ def find_embedded() -> Installation:
         have = ", ".join(sorted(path.name for path in stub.parent.parent.glob("*"))) or "none"
         what = f"the embedded Triton has no Python backend for Python {PYTHON} (it has {have})"
         raise ServerError("nvidia-pytriton", what, "use a virtual environment of one of these versions")
-    libraries = [package.parent / "nvidia_pytriton.libs", *_libpython_directory()]
+    libraries = package.parent / "nvidia_pytriton.libs"
+    libpython = _libpython()
+    backends = _backend_directory(root / "backends" / "python", stub, libraries, libpython)
+    path = [backends / "lib", libraries, libpython.parent]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return Installation(
         name="embedded Triton",
         binary=root / "bin" / "tritonserver",
         environment={
-            "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
+            "LD_LIBRARY_PATH": ":".join([*map(str, path), *([inherited] if inherited else [])]),
             # The stub takes the packages of the `python3` that it finds first.
             "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         },
-        flags={"backend-directory": str(_backend_directory(root / "backends" / "python", stub))},
+        flags={"backend-directory": str(backends)},
     )
 
 
-def _libpython_directory() -> Iterator[Path]:
-    """The directory of this interpreter's shared library, where the loader does not look by itself.
-
-    Raises ServerError where there is no such library: the stub is linked to it.
-    """
-    own = [sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib"]
-    for directory in [Path(each) for each in own if each]:
-        if (directory / LIBPYTHON).exists():
-            yield directory
-            return
-    if not _loader_finds(LIBPYTHON):
-        what = f"{LIBPYTHON}, which Triton's Python backend needs, is not on this machine"
-        fix = f"run `apt-get install libpython{PYTHON}`, or use a Python that was built with --enable-shared"
-        raise ServerError(sys.executable, what, fix)
-
-
-def _loader_finds(library: str) -> bool:
+def _libpython() -> Path:
+    """This interpreter's shared library. Raises ServerError where there is none: the stub is linked to it."""
     multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
-    known = [Path(f"/usr/lib/{multiarch}"), Path(f"/lib/{multiarch}"), Path("/usr/lib64"), Path("/usr/lib")]
-    known += [Path(each) for each in os.environ.get("LD_LIBRARY_PATH", "").split(":") if each]
-    if any((directory / library).exists() for directory in known):
-        return True
+    places = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
+    places += [f"/usr/lib/{multiarch}", f"/lib/{multiarch}", "/usr/lib64", "/usr/lib"]
+    places += os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    for library in [Path(place) / LIBPYTHON for place in places if place]:
+        if library.exists():
+            return library
+    if (known := _known_to_the_loader(LIBPYTHON)) is not None:
+        return known
+    what = f"{LIBPYTHON}, which Triton's Python backend needs, is not on this machine"
+    fix = f"run `apt-get install libpython{PYTHON}`, or use a Python that was built with --enable-shared"
+    raise ServerError(sys.executable, what, fix)
+
+
+def _known_to_the_loader(library: str) -> Path | None:
     try:
         cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return library in cache
+        return None
+    line = next((line for line in cache.splitlines() if line.strip().startswith(f"{library} ")), None)
+    return Path(line.rpartition("=> ")[2]) if line else None
 
 
-def _backend_directory(backend: Path, stub: Path) -> Path:
-    """A backend directory with the Python backend and the stub beside it, as links into the wheel.
+def _backend_directory(backend: Path, stub: Path, libraries: Path, libpython: Path) -> Path:
+    """A backend directory with the Python backend and the stub beside it; the backend's parts are links into the wheel.
 
-    It is kept, one for each wheel and Python version: a run that is killed then leaves nothing behind.
+    lib/ has the interpreter's library under the name of the one that the wheel brings for some versions: that one
+    expects another standard library than Debian's. The stub is a copy, because through a link it would find the
+    wheel's first. The directory is kept, one for each wheel and Python version: a run that is killed leaves nothing.
     """
-    parts = {path.name: path for path in (*backend.iterdir(), stub) if path.is_file()}
-    key = hashlib.sha256(str(stub).encode()).hexdigest()[:12]
+    brought = {path.name: libpython for path in libraries.glob(f"libpython3-*.{sys.version_info.minor}.so.1.0")}
+    parts = {path.name: path for path in backend.iterdir() if path.is_file()}
+    key = hashlib.sha256(f"{stub} {libpython}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "model-analyzer" / f"backends-{key}"
     try:
-        _link(directory / "python", parts)
+        _fill(directory, parts, stub, brought)
     except OSError:  # a read-only home
         directory = Path(tempfile.mkdtemp(prefix="model-analyzer-backends-"))
-        _link(directory / "python", parts)
+        _fill(directory, parts, stub, brought)
     return directory
+
+
+def _fill(directory: Path, parts: dict[str, Path], stub: Path, brought: dict[str, Path]) -> None:
+    _link(directory / "python", parts)
+    _link(directory / "lib", brought)
+    copy = directory / "python" / STUB
+    if not copy.is_file() or copy.is_symlink() or not filecmp.cmp(stub, copy):
+        fresh = copy.with_name(f".{STUB}.{os.getpid()}")
+        shutil.copy2(stub, fresh)
+        fresh.replace(copy)
 
 
 def _link(directory: Path, parts: dict[str, Path]) -> None:
