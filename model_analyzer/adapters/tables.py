@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,8 @@ from model_analyzer.core.metric import (
 from model_analyzer.core.select import Constraints, satisfies
 from model_analyzer.core.telemetry import Reading
 
+# Characters of a reason in the summary.
+SHOWN_REASON = 160
 SERVER_ONLY_NAME = "triton-server"
 
 
@@ -275,5 +278,12 @@ def _summary_columns(
         columns.append(
             ("Fits", lambda m: _about(m, layout.constraints.get(m.phase.variant.model, {}))["satisfies_constraints"])
         )
-    columns.append(("Status", lambda m: m.status if m.status == "ok" or not m.notes else f"{m.status}: {m.notes[0]}"))
+    columns.append(("Status", _status))
     return columns
+
+
+def _status(m: Measurement) -> str:
+    """The status and its first reason, which may be a model's whole traceback: the tables have all of it."""
+    if m.status == "ok" or not m.notes:
+        return m.status
+    return f"{m.status}: {shorten(m.notes[0], SHOWN_REASON, placeholder=' ...')}"

@@ -21,6 +21,11 @@ SUB_BITS = 7  # 128 linear buckets an octave: half a bucket is 1/256 of the valu
 RESOLUTION = 1 / (2 << SUB_BITS)
 
 
+def least_count(q: float) -> int:
+    """How many samples the q-th percentile needs, to have one beyond it: 100 for p99."""
+    return round(1 / (1 - q))
+
+
 @dataclass(frozen=True)
 class Histogram:
     """Latencies in ns. buckets: ascending bucket numbers; counts: how many fell into each (both int64 [k])."""
@@ -79,7 +84,7 @@ class Histogram:
         """The smallest latency that at least a share q (0 < q < 1) of the samples does not exceed.
 
         Nearest rank: sample number ceil(q * n) in ascending order, read from its bucket's middle, never beyond the
-        exact minimum and maximum. Below 1 / (1 - q) samples that is the maximum. None without samples.
+        exact minimum and maximum. Below `least_count(q)` samples that is the maximum. None without samples.
         """
         # Rounded, because 0.99 * 100 in binary is a little more than 99.
         return self.ranked_ns(int(np.ceil(round(q * self.count, 9))))

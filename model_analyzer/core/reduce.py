@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
@@ -126,7 +126,7 @@ def _client_values(
 
 def _few_replies(count: int) -> list[str]:
     """Which percentiles are no more than the maximum, because there is no reply beyond them."""
-    names = [f"p{q * 100:.0f}" for q in QUANTILES.values() if count < round(1 / (1 - q))]
+    names = [f"p{q * 100:.0f}" for q in QUANTILES.values() if count < least_count(q)]
     return [f"{', '.join(names)} of {count} replies: the largest of them"] if names and count else []
 
 
@@ -170,7 +170,7 @@ def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reaso
 def _cross_check(phase: Phase, read: Sequence[tuple[Slice, Mapping[str, float]]], succeeded: float) -> list[str]:
     """Client's count against the server's over the same seconds: they may differ by what was in flight at each end."""
     ours = sum(piece.stats.count for piece, _ in read)
-    # Triton counts a Python model's error replies as successes (seen with 2.51), and those of a timeout later.
+    # Triton counts a Python model's error replies as successes (seen with 2.51).
     failures = sum(sum(piece.failures.values()) for piece, _ in read)
     in_flight = phase.load.value if phase.load.kind == "concurrency" else 16
     allowed = len(read) * in_flight + 0.01 * max(ours, succeeded)

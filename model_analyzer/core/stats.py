@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.core.histogram import RESOLUTION, Histogram
+from model_analyzer.core.histogram import RESOLUTION, Histogram, least_count
 
 # The 97.5 % quantile of Student's t for 1, 2, ... 30 degrees of freedom.
 T975 = (
@@ -188,7 +188,7 @@ def percentile_interval(slices: Sequence[SliceStats], q: float) -> Interval | No
         return None
     latencies = [piece.latency for piece in slices]
     left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]) for n in range(k)]
-    if min(part.count for part in left_out) < round(1 / (1 - q)):
+    if min(part.count for part in left_out) < least_count(q):
         return None  # nearly all replies fell into one slice: without it the percentile is a mere maximum
     values = np.array([part.percentile_ns(q) for part in left_out])
     apart = values - values.mean()

@@ -247,6 +247,13 @@ def test_the_summary_shows_what_a_person_wants_first() -> None:
     assert "Fits" not in text
 
 
+def test_the_summary_shows_the_beginning_of_a_long_reason() -> None:
+    text = printed([failed(phase("broken"), "ModuleNotFoundError: " + "a frame of the traceback " * 200)], width=400)
+    (bad,) = text.splitlines()[-2:-1]
+    assert "failed: ModuleNotFoundError: a frame of the traceback" in bad
+    assert bad.rstrip(" │").endswith(" ...")
+
+
 def test_the_summary_has_gpu_and_constraint_columns_where_there_is_something_to_say() -> None:
     layout = replace(LAYOUT, constraints={"m": {"perf_latency_p99": {"max": 1.0}}})
     text = printed([measured(phase(), gpu=GPU)], layout)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -371,6 +372,22 @@ class TestFinding:
         monkeypatch.setattr(embedded, "LIBPYTHON", "libpython3.99.so.1.0")
         with pytest.raises(ServerError, match="apt-get install libpython3"):
             find_embedded()
+
+    def test_the_interpreters_own_libpython_stands_in_for_the_one_that_the_wheel_brings(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        for folder in ("backend", "libs"):
+            (tmp_path / folder).mkdir()
+        brought = f"libpython3-0a1b2c3d.{sys.version_info.minor}.so.1.0"
+        for name in ("backend/libtriton_python.so", "stub", f"libs/{brought}", "libpython.so"):
+            (tmp_path / name).write_text(name)
+        made = embedded._backend_directory(
+            tmp_path / "backend", tmp_path / "stub", tmp_path / "libs", tmp_path / "libpython.so"
+        )
+        assert (made / "lib" / brought).resolve() == tmp_path / "libpython.so"
+        # Through a link the loader would look beside the wheel's stub first.
+        stub = made / "python" / "triton_python_backend_stub"
+        assert stub.read_text() == "stub"
+        assert not stub.is_symlink()
 
     @pytest.mark.triton
     def test_the_backend_directory_is_made_where_home_is_read_only(self, monkeypatch):
