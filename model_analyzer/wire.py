@@ -105,9 +105,9 @@ def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
         "request_timeout_seconds": spec.request_timeout_seconds,
         "min_gpu_samples": spec.min_gpu_samples,
         "gpus": spec.gpus,
-        "dcgm": () if spec.dcgm_disable else spec.dcgm_exporter_url,
+        "dcgm": () if spec.dcgm_disable else [spec.dcgm_exporter_url, spec.dcgm_discovery],
         "mode": mode,
-        "server": identity,
+        "server": [identity, spec.triton_server_identity],
     }
 
 

@@ -124,6 +124,7 @@ Environment = Annotated[dict[str, Any], BeforeValidator(environment)]
 Number = Annotated[float, BeforeValidator(number), AfterValidator(finite)]
 Integer = Annotated[int, BeforeValidator(number), Field(le=LARGEST)]
 Positive = Annotated[Number, Field(gt=0)]
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Objectives = Annotated[
     dict[str, Number],
     BeforeValidator(_known_metrics),
@@ -228,6 +229,9 @@ class JobSpec(_Strict):
     export_path: PathText = Field(
         ".", description="Folder for the store, the tables and the server's log; relative to the current directory."
     )
+    export_path_wait_seconds: Number = Field(
+        0.0, ge=0, description="How long to wait for another run that uses the export path, seconds."
+    )
     filename_model_inference: FileName = Field(
         "metrics-model-inference.csv", description="The inference table, below export_path."
     )
@@ -267,6 +271,9 @@ class JobSpec(_Strict):
     triton_output_path: PathText | None = Field(
         None, description="File for the server's output. Default: triton.log below export_path."
     )
+    triton_server_identity: Text = Field(
+        "", description="remote: what tells this server from another at the same address, such as its image."
+    )
     client_max_retries: Integer = Field(50, ge=1, description="Tries, a second apart, to reach a remote server.")
     server_start_timeout_seconds: Positive = Field(
         120.0, description="How long a server of ours may take until it is ready."
@@ -274,10 +281,30 @@ class JobSpec(_Strict):
     gpus: Gpus = Field(("all",), description="GPUs that count: all, or UUIDs or indices; an empty list: none.")
     dcgm_disable: bool = Field(False, description="Do not read DCGM exporters.")
     dcgm_exporter_url: Urls = Field((), description="Metrics pages of DCGM exporters, one or many.")
+    dcgm_discovery: Switch = Field(
+        "auto", description="In a Kubernetes pod: find the DCGM exporter of the own node through the API. auto or off."
+    )
+    dcgm_exporter_namespaces: Texts = Field(
+        (), description="Discovery: look for the exporter in these namespaces only. Default: in all."
+    )
     min_gpu_samples: Integer = Field(0, ge=0, description="Extend a phase until so many fresh GPU samples fell inside.")
     reload_model_disable: bool = Field(False, description="remote: use what is loaded, as it is.")
     touch_models_in_use: bool = Field(False, description="remote: reload a model even while it serves others.")
     perf_analyzer_flags: PerfFlags = Field({}, description="perf_analyzer's flags for input data, shapes and TLS.")
+    shards: Annotated[Integer, Field(ge=1)] = Field(
+        1, description="Spread the variants over so many runs; each writes to shard-<index> below export_path."
+    )
+    shard_index: Annotated[Integer, Field(ge=0)] | None = Field(
+        None, description="Which shard this run is, from 0. Default: the JOB_COMPLETION_INDEX of an Indexed Job."
+    )
+    gpu_prices: dict[str, Positive] = Field(
+        {}, description="Price of an hour of a GPU by its type, {L4: 0.7}: for the cost column of a comparison."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Progress as text, or as one JSON object a line.")
+    metrics_port: Integer = Field(0, ge=0, le=65535, description="Serve this run's own metrics here; 0: do not.")
+    annotate_job: Text = Field(
+        "", description="In a Kubernetes pod: show progress as annotations of the Job of this name."
+    )
     objectives: Objectives = Field(
         {"perf_throughput": 10.0}, description="What a search prefers: metrics and their weights. Kept for later use."
     )
