@@ -2,8 +2,21 @@
 # Installs what Debian and Ubuntu lack for the demo and the tests, and nothing that is there already.
 #   system-deps.sh            what `make demo` needs
 #   system-deps.sh --docker   and the Docker engine, for `make test`
+#   system-deps.sh --cluster  and what the images and the one-node Kubernetes of the tests are made with, for `make e2e`
 # Where it cannot install, it says what to install, and fails unless only tests would miss it.
 set -euo pipefail
+
+docker="" cluster=""
+for flag in "$@"; do
+    case "$flag" in
+        --docker) docker=1 ;;
+        --cluster) docker=1 cluster=1 ;; # the images are built by the engine
+        *)
+            echo "usage: system-deps.sh [--docker] [--cluster]" >&2
+            exit 2
+            ;;
+    esac
+done
 
 python="${PYTHON:-python3}"
 
@@ -28,8 +41,16 @@ for place in (f"{sysconfig.get_config_var('LIBDIR')}/", f"{sys.base_prefix}/lib/
 PY
 }
 
-docker_engine() { # one that runs, Docker Desktop's too, or one that can be started; /usr/sbin is not on everybody's PATH
-    [ -S /var/run/docker.sock ] || [ -n "${DOCKER_HOST:-}" ] || PATH="$PATH:/usr/sbin" command -v dockerd
+on_path() { # /usr/sbin is not on everybody's PATH
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$1"
+}
+
+docker_engine() { # one that runs, Docker Desktop's too, or one that can be started
+    [ -S /var/run/docker.sock ] || [ -n "${DOCKER_HOST:-}" ] || on_path dockerd
+}
+
+cni_plugins() {
+    [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ]
 }
 
 if ! command -v "$python" >/dev/null; then
@@ -48,29 +69,38 @@ esac
 need "python$version-venv" "$python" -c 'import ensurepip, venv'
 # Triton's Python backend is linked to the interpreter's shared library.
 need "libpython$version" shared_libpython
-if [ "${1:-}" = --docker ]; then
+if [ "$docker" ]; then
     need docker.io docker_engine
     need openssl command -v openssl
+fi
+if [ "$cluster" ]; then
+    need debootstrap on_path debootstrap
+    need containerd on_path containerd
+    need runc on_path runc
+    need containernetworking-plugins cni_plugins
+    need conntrack on_path conntrack
+    need iptables on_path iptables
+    need iproute2 on_path ip
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
-cannot() { # cannot MODE WHY: the tests that need the engine skip, and say so; for the rest it is the end
-    if [ "${1:-}" = --docker ]; then
-        echo "warning: $2; the tests that need it will be skipped" >&2
+cannot() { # the tests that need the engine skip, and say so; for the rest it is the end
+    if [ "$docker" ]; then
+        echo "warning: $1; the tests that need it will be skipped" >&2
         exit 0
     fi
-    echo "error: $2" >&2
+    echo "error: $1" >&2
     exit 1
 }
 if ! command -v apt-get >/dev/null; then
-    cannot "${1:-}" "this is not Debian or Ubuntu; install the equivalent of: ${missing[*]}"
+    cannot "this is not Debian or Ubuntu; install the equivalent of: ${missing[*]}"
 fi
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-        cannot "${1:-}" "run this first: sudo apt-get update && sudo apt-get install -y ${missing[*]}"
+        cannot "run this first: sudo apt-get update && sudo apt-get install -y ${missing[*]}"
     fi
     as_root=(sudo -n)
 fi
@@ -80,5 +110,5 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get)
 # Without a network the lists that are there may do.
 "${apt[@]}" update -qq || echo "warning: apt-get update failed; trying with the package lists that are there" >&2
 if ! "${apt[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
-    cannot "${1:-}" "apt-get could not install: ${missing[*]}"
+    cannot "apt-get could not install: ${missing[*]}"
 fi
