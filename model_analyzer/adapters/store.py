@@ -10,8 +10,9 @@ import fcntl
 import json
 import os
 import socket
+import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from model_analyzer.errors import ExportPathError
 
 FILENAME = "measurements.jsonl"
 LOCKNAME = ".lock"
+# How often a run looks whether the one that it waits for has ended.
+LOCK_POLL_S = 0.5
 
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
@@ -97,9 +100,10 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 class JsonlStore:
     """The open store of one run. Use as a context manager: it holds the lock while open."""
 
-    def __init__(self, export_path: Path) -> None:
+    def __init__(self, export_path: Path, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> None:
+        """Open it. wait_s: how long to wait for another run that holds it; `say` hears once for whom."""
         self.path = export_path / FILENAME
-        self._lock = _take_lock(export_path)
+        self._lock = _take_lock(export_path, wait_s, say)
         try:
             self.contents = read(export_path)
             self._fd = _open_at_last_whole_line(self.path)
@@ -169,7 +173,8 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _take_lock(export_path: Path) -> int:
+def _take_lock(export_path: Path, wait_s: float, say: Callable[[str], None] | None) -> int:
+    """The file descriptor that holds the lock. Raises ExportPathError, after `wait_s` seconds where another has it."""
     path = export_path / LOCKNAME
     try:
         export_path.mkdir(parents=True, exist_ok=True)
@@ -177,17 +182,14 @@ def _take_lock(export_path: Path) -> int:
     except OSError as error:
         raise cannot_write(export_path, error) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
-        os.close(fd)
-        raise ExportPathError(
-            str(export_path), f"is in use by {holder}", "wait for it to end, or use another --export-path"
-        ) from None
+        _await_lock(fd, export_path, wait_s, say)
     except OSError as error:
         os.close(fd)
         what = f"cannot be locked ({error.strerror})"
         raise ExportPathError(str(path), what, "use an --export-path on a file system with locks") from error
+    except BaseException:
+        os.close(fd)
+        raise
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -195,6 +197,27 @@ def _take_lock(export_path: Path) -> int:
         os.close(fd)
         raise cannot_write(export_path, error) from error
     return fd
+
+
+def _await_lock(fd: int, export_path: Path, wait_s: float, say: Callable[[str], None] | None) -> None:
+    """Lock it, now or within `wait_s` seconds. Raises ExportPathError with the holder's name, OSError."""
+    deadline, said = time.monotonic() + wait_s, False
+    while True:
+        try:
+            # Not blocking: a lock that is waited for in the kernel would not end with the time.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            waited = f", {wait_s:g} s long" if wait_s else ""
+            what, fix = f"is in use by {holder}{waited}", "wait for it to end, or use another --export-path"
+            raise ExportPathError(str(export_path), what, fix)
+        if say is not None and not said:
+            said = True
+            say(f"waiting up to {wait_s:g} s for {export_path}, which is in use by {holder}")
+        time.sleep(min(LOCK_POLL_S, left_s))
 
 
 def _open_at_last_whole_line(path: Path) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import resource
+import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +22,8 @@ from measured import baseline, measured, phase, piece
 from model_analyzer.adapters import store
 from model_analyzer.adapters.store import FILENAME, JsonlStore, read
 from model_analyzer.core.reduce import failed
-from model_analyzer.errors import ExportPathError
+from model_analyzer.errors import ExportPathError, Interrupted
+from model_analyzer.interrupt import interruptible
 
 ONE, TWO = phase(load=1), phase(load=2)
 
@@ -165,6 +170,56 @@ def test_a_second_run_is_refused_with_the_holder_and_free_when_it_dies(tmp_path:
         holder.join()
     with JsonlStore(tmp_path):
         pass
+
+
+def test_a_run_that_waits_says_once_for_whom_and_goes_on_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOCK_POLL_S", 0.01)
+    said: list[str] = []
+    with JsonlStore(tmp_path) as first, ExitStack() as stack:
+        first.add_measurement(measured(ONE))
+
+        def say(message: str) -> None:
+            said.append(message)
+            # Held for some polls more, so that a second message would have its chance.
+            timer = threading.Timer(0.1, lambda: fcntl.flock(first._lock, fcntl.LOCK_UN))
+            stack.callback(timer.join)
+            timer.start()
+
+        with JsonlStore(tmp_path, wait_s=60, say=say) as second:
+            assert list(second.contents.measurements) == [ONE.id], "read after the wait, not before"
+    assert said == [f"waiting up to 60 s for {tmp_path}, which is in use by {holder_here()}"]
+
+
+def test_a_run_that_waits_in_vain_is_refused_as_one_that_does_not_wait(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path):
+        began = time.monotonic()
+        with pytest.raises(ExportPathError, match=f"is in use by {holder_here()}, 0.2 s long; wait"):
+            JsonlStore(tmp_path, wait_s=0.2)
+        assert time.monotonic() - began >= 0.2
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """An interrupted process keeps ignoring signals; this one goes on."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path):
+        with pytest.raises(Interrupted), interruptible():
+            JsonlStore(tmp_path, wait_s=60, say=lambda _: signal.raise_signal(signal.SIGTERM))
+    with JsonlStore(tmp_path):  # whoever was interrupted holds nothing
+        pass
+
+
+def holder_here() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @contextmanager
