@@ -1,0 +1,1 @@
+"""The Kubernetes API: exporter discovery, annotations, fetching of results."""
