@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,24 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     # typer itself imports pydantic for the parameters of a command, where it is installed.
     allowed = {"pydantic"} if len(arguments) > 1 else set()
     assert [name for name in HEAVY if name in modules and name not in allowed] == []
+
+
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_while_modules_are_imported_is_one_line(tmp_path: Path, signum: int, name: str) -> None:
+    """A signal that comes with the first import of another's module: long before a command runs."""
+    (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {signum:d})\nos.kill(os.getpid(), 0)\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "model_analyzer", "profile"], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.returncode == 128 + signum
+    assert ran.stderr == f"error: run: interrupted by {name}; run the same command again to resume\n"
+
+
+def test_the_installed_program_begins_where_python_m_does() -> None:
+    """Its first import is the one that answers signals."""
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert '\nmodel-analyzer = "model_analyzer.__main__:main"\n' in declared
 
 
 def test_python_m_is_the_same_command(tmp_path: Path) -> None:

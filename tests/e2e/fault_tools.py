@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +140,11 @@ def _read(stream: Any, lines: list[str]) -> None:
 
 
 @contextmanager
-def started(job: Job, *arguments: str) -> Iterator[Started]:
-    """`profile` of a job, running; gone afterwards, whatever the test did."""
+def started(job: Job, *arguments: str, before: Sequence[str] = ()) -> Iterator[Started]:
+    """`profile` of a job, running; gone afterwards, whatever the test did. before: a command that runs the command."""
     mark, lines = uuid.uuid4().hex, list[str]()
     process = subprocess.Popen(
-        [*COMMAND, "profile", "-f", str(job.file), *arguments],
+        [*before, *COMMAND, "profile", "-f", str(job.file), *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

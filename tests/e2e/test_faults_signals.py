@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from e2e_tools import Job
 from fault_tools import Started, assert_nothing_left, running, started, wait_for
@@ -101,3 +103,18 @@ def test_what_is_finished_is_kept_and_a_rerun_measures_the_rest(
     assert "2 phases, 1 of them measured in an earlier run" in again.stderr
     assert job.finished()[:1] == kept
     assert [row["Status"] for row in job.rows()] == ["ok", "ok"]
+
+
+def test_as_process_1_of_a_container(make_job: Callable[..., Job]) -> None:
+    """Process 1 has no default actions: without a handler the kernel drops a SIGTERM, and the kubelet waits and kills."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to make a PID namespace")
+    with started(make_job(["add_sub"], **LONG), before=inside) as run:
+        wait_for(lambda: running(run.mark, "model_analyzer.loadgen"))
+        (first,) = psutil.Process(run.process.pid).children()
+        assert first.name() != "unshare"
+        first.send_signal(signal.SIGTERM)
+        assert run.end(timeout_s=30) == 143
+        assert run.stderr.count(RESUMES) == 1, run.stderr
+        assert_nothing_left(run.mark, run.shm_before)
