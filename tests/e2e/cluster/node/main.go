@@ -1,7 +1,7 @@
 // node: every program of a one-node Kubernetes in one, and kubectl.
 //
-// One binary shares its code and its build: etcd, the API server, the controller manager, the scheduler, the kubelet and
-// kubectl, all from the official Go modules. The first argument, or the name that the binary is called by, chooses.
+// One binary shares its code and its build: etcd, the API server, the controller manager, the scheduler, the kubelet, the
+// proxy and kubectl, all from the official Go modules. The first argument, or the name that the binary is called by, chooses.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
@@ -27,6 +28,7 @@ var components = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllers.NewControllerManagerCommand,
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+	"kube-proxy":              proxy.NewProxyCommand,
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
 }
@@ -34,7 +36,7 @@ var components = map[string]func() *cobra.Command{
 func main() {
 	if name := filepath.Base(os.Args[0]); components[name] == nil && name != "etcd" {
 		if len(os.Args) < 2 {
-			fmt.Fprintln(os.Stderr, "usage: node etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl ...")
+			fmt.Fprintln(os.Stderr, "usage: node etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kube-proxy|kubelet|kubectl ...")
 			os.Exit(2)
 		}
 		os.Args = os.Args[1:]
