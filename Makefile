@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_WHEELS := nvidia-pytriton==0.7.0 magika==1.0.1
 export PYTHON
 
-.PHONY: help venv demo test check format docs gpu-check bench clean
+.PHONY: help venv demo test e2e check format docs gpu-check bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,7 +29,11 @@ demo: venv  ## Measure two real models on the embedded Triton; tables go to resu
 
 test: venv  ## Run every test, the ones on the real Triton and the real Docker engine included
 	scripts/system-deps.sh --docker
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not kubernetes'
+
+e2e: venv  ## Install the chart on a real Kubernetes (KUBECONFIG's, else a node of our own) and run every case there
+	scripts/system-deps.sh --cluster
+	$(BIN)/python -m pytest tests/e2e/on_cluster
 
 check: venv  ## Format, lint, types, import contracts, generated docs, fast tests
 	$(BIN)/ruff format --check .
@@ -37,7 +41,7 @@ check: venv  ## Format, lint, types, import contracts, generated docs, fast test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
-	$(BIN)/python -m pytest -q -m 'not triton and not docker'
+	$(BIN)/python -m pytest -q -m 'not triton and not docker and not kubernetes'
 
 format: venv  ## Format and mend what can be mended
 	$(BIN)/ruff format .

@@ -417,6 +417,6 @@ def _end_shim(task: Path) -> None:
 
 def _unmount_below(*folders: Path) -> None:
     places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    ours = [place for place in places if any(place.startswith(f"{folder}/") for folder in folders)]
+    ours = [place for place in places if any(f"{place}/".startswith(f"{folder}/") for folder in folders)]
     for place in sorted(ours, reverse=True):
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
