@@ -1,0 +1,162 @@
+{{/*
+Names. The Job is <fullname>-<hash8>, and the host name of an Indexed Job's pod is <job>-<index>; all of it has to fit
+in 63 characters. So a fullname has at most 46, and one that is cut keeps a hash of the whole: two long releases that
+differ at their end only do not meet.
+*/}}
+{{- define "model-analyzer.fullname" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
+{{- end -}}
+{{- if gt (len $full) 46 -}}
+{{- printf "%s-%s" ($full | trunc 37 | trimSuffix "-") (sha256sum $full | trunc 8) -}}
+{{- else -}}
+{{- $full -}}
+{{- end -}}
+{{- end }}
+
+{{- define "model-analyzer.jobName" -}}
+{{- printf "%s-%s" (include "model-analyzer.fullname" .) (include "model-analyzer.hash" .) -}}
+{{- end }}
+
+{{- define "model-analyzer.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "model-analyzer.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end }}
+
+{{/* The name of a cluster-wide object: no other release in any namespace can have it. */}}
+{{- define "model-analyzer.clusterName" -}}
+{{- printf "model-analyzer:%s:%s" .Release.Namespace (include "model-analyzer.fullname" .) -}}
+{{- end }}
+
+{{- define "model-analyzer.resultsClaim" -}}
+{{- .Values.results.existingClaim | default (printf "%s-results" (include "model-analyzer.fullname" .)) -}}
+{{- end }}
+
+{{- define "model-analyzer.resultsDirectory" -}}
+{{- .Values.results.directory | default .Release.Name -}}
+{{- end }}
+
+{{/* Labels that stay the same as long as the release lives: those of pods, so that an upgrade of the chart alone changes no Job. */}}
+{{- define "model-analyzer.stableLabels" -}}
+app.kubernetes.io/name: model-analyzer
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "model-analyzer.labels" -}}
+{{- $own := include "model-analyzer.stableLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/component" "analyzer" -}}
+{{- $_ := set $own "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) -}}
+{{- mustMerge $own (deepCopy .Values.commonLabels) | toYaml -}}
+{{- end }}
+
+{{- define "model-analyzer.rbacMetadata" -}}
+labels:
+  {{- include "model-analyzer.labels" . | nindent 2 }}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "model-analyzer.image" -}}
+{{- $image := index . 0 -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default (index . 1)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* YAML's bare off is false. */}}
+{{- define "model-analyzer.discovery" -}}
+{{- if eq (toString .Values.dcgm.discovery) "auto" -}}true{{- end -}}
+{{- end }}
+
+{{/* Whether the pod talks to the API server. */}}
+{{- define "model-analyzer.usesApi" -}}
+{{- if or (include "model-analyzer.discovery" .) .Values.annotateJob -}}true{{- end -}}
+{{- end }}
+
+{{/* The job file. */}}
+{{- define "model-analyzer.jobFile" -}}
+{{- if .Values.jobFile -}}
+{{- .Values.jobFile -}}
+{{- else -}}
+{{- .Values.job | default (dict "profile_models" (list "add_sub")) | toYaml -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+What a Job cannot change in its life is in its name: the job file, the pod template, how it is spread and what its exit
+codes mean. (suspend, parallelism, backoffLimit and the two times can be changed under a running Job.)
+*/}}
+{{- define "model-analyzer.hash" -}}
+{{- $named := dict "root" . "hash" "" "test" false -}}
+{{- $parts := list
+  (include "model-analyzer.jobFile" .)
+  (include "model-analyzer.podMetadata" .)
+  (include "model-analyzer.podSpec" $named)
+  (include "model-analyzer.fixedJobSpec" .)
+-}}
+{{- $parts | join "\n---\n" | sha256sum | trunc 8 -}}
+{{- end }}
+
+{{/*
+Wrong values: one line each, "where: what; how to mend".
+*/}}
+{{- define "model-analyzer.checkValues" -}}
+{{- $v := .Values -}}
+{{- $job := include "model-analyzer.jobFile" . | fromYaml -}}
+{{- if hasKey $job "Error" -}}
+{{- fail (printf "jobFile: is no YAML mapping (%s); give a job file as for the command line" ($job.Error | replace "\n" " ")) -}}
+{{- end -}}
+{{- if and $v.job $v.jobFile -}}
+{{- fail "jobFile: job is given, too; leave out one of them" -}}
+{{- end -}}
+{{- if and (hasKey $job "shards") (ne (toString $job.shards) (toString (int $v.shards))) -}}
+{{- fail (printf "job.shards: is %v, and the Job has %v; set the value shards instead, which makes the pods" $job.shards (int $v.shards)) -}}
+{{- end -}}
+{{- if hasKey $job "shard_index" -}}
+{{- fail "job.shard_index: is given for all pods; leave it out, each pod gets its own" -}}
+{{- end -}}
+{{- if not $v.triton.enabled -}}
+{{- if not (or $v.triton.endpoints.http $v.triton.endpoints.grpc) -}}
+{{- fail "triton.endpoints: is empty, and triton.enabled is false; name the server's http and metrics endpoints, or enable the sidecar" -}}
+{{- end -}}
+{{- $protocol := get $job "client_protocol" | default "http" -}}
+{{- if not (get $v.triton.endpoints $protocol) -}}
+{{- fail (printf "triton.endpoints.%s: is empty, and the job's client_protocol is %s; name it as host:port" $protocol $protocol) -}}
+{{- end -}}
+{{- if not $v.triton.endpoints.metrics -}}
+{{- fail "triton.endpoints.metrics: is empty; name the URL of the server's metrics page, http://HOST:8002/metrics" -}}
+{{- end -}}
+{{- if $v.models.existingClaim | and (contains "://" $v.models.repository) -}}
+{{- fail (printf "models.existingClaim: is given, and models.repository is %s; make the one empty or the other a path" $v.models.repository) -}}
+{{- end -}}
+{{- else -}}
+{{- if or $v.triton.endpoints.http $v.triton.endpoints.grpc $v.triton.endpoints.metrics -}}
+{{- fail "triton.endpoints: is given, and triton.enabled is true; set triton.enabled=false to measure that server" -}}
+{{- end -}}
+{{- if and $v.models.existingClaim (contains "://" $v.models.repository) -}}
+{{- fail (printf "models.existingClaim: is given, and models.repository is %s; make the one empty or the other a path" $v.models.repository) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.models.subPath (not $v.models.existingClaim) -}}
+{{- fail "models.subPath: is given without models.existingClaim; name the claim, or put the path into models.repository" -}}
+{{- end -}}
+{{- if and $v.models.secretMountPath (not $v.models.existingSecret) -}}
+{{- fail "models.secretMountPath: is given without models.existingSecret; name the secret" -}}
+{{- end -}}
+{{- if and $v.results.emptyDir $v.results.existingClaim -}}
+{{- fail "results.emptyDir: is true, and results.existingClaim is given; choose one" -}}
+{{- end -}}
+{{- if and $v.dcgm.namespaces (not (include "model-analyzer.discovery" .)) -}}
+{{- fail "dcgm.namespaces: is given, and dcgm.discovery is off; set dcgm.discovery=auto" -}}
+{{- end -}}
+{{- end }}
