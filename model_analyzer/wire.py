@@ -14,11 +14,12 @@ from typing import Any
 from rich.console import Console
 
 from model_analyzer import __version__
-from model_analyzer.adapters import jobfile, store, tables
+from model_analyzer.adapters import jobfile, store, tables, termination
 from model_analyzer.adapters.clock import SystemClock
 from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
-from model_analyzer.adapters.progress import LineProgress, TerminalProgress
+from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.search import Sweep
@@ -173,7 +174,11 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
 
     kept: whether the export path outlives the run, so that it is worth saying where the tables are.
     """
-    with interruptible() as interruption, store.JsonlStore(job.export_path) as opened:
+    waiting = _log(job, 0.0).say
+    with (
+        interruptible() as interruption,
+        store.JsonlStore(job.export_path, job.spec.export_path_wait_seconds, waiting) as opened,
+    ):
         layout = layout_of(job.spec)
         outputs = Tables(layout, opened.contents, job, interruption)
         opened.add_run(_run_record(job, layout))
@@ -182,7 +187,7 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         outputs.refresh()
         measured = {m.phase.id for m in outputs.measurements() if m.status != "failed"}
         left = len(job.phase_ids) - len(measured)
-        progress: Progress = (TerminalProgress if live else LineProgress)(job.estimate_s(left))
+        progress = build_progress(job, live, job.estimate_s(left))
         progress.begin(len(job.phase_ids), len(measured))
         try:
             _run(job, opened, outputs, progress, measured, interruption)
@@ -195,7 +200,30 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         tables.summary(console, outputs.measurements(), layout)
         if kept:
             _say_where(job.export_path, layout, console)
+        termination.leave(verdict(outputs.measurements(), layout))
         return exit_code(outputs.measurements(), layout)
+
+
+def build_progress(job: Job, live: bool, estimate_s: float) -> Progress:
+    """All that is told of a run, to all that asked. live: somebody looks at a terminal. Raises SpecError for a taken port."""
+    spec = job.spec
+    shown = TerminalProgress(estimate_s) if live and spec.log_format == "text" else _log(job, estimate_s)
+    listeners: list[Progress] = [shown]
+    if spec.metrics_port:
+        from model_analyzer.adapters.own_metrics import OwnMetrics
+
+        listeners.append(OwnMetrics(spec.metrics_port, estimate_s))
+    if spec.annotate_job:
+        from model_analyzer.adapters.kubernetes.annotations import JobAnnotations, patch_job
+
+        patch = patch_job(spec.annotate_job, os.environ.get("POD_NAMESPACE"))
+        suffix = f"-{spec.shard_index}" if spec.shards > 1 else ""
+        listeners.append(JobAnnotations(patch, estimate_s, shown.say, suffix))
+    return Several(listeners) if len(listeners) > 1 else shown
+
+
+def _log(job: Job, estimate_s: float) -> LineProgress | JsonProgress:
+    return (JsonProgress if job.spec.log_format == "json" else LineProgress)(estimate_s)
 
 
 def _run_record(job: Job, layout: tables.Layout) -> dict[str, Any]:
@@ -346,6 +374,18 @@ def exit_code(measurements: Sequence[Measurement], layout: tables.Layout) -> int
     if any(bounds.values()) and not any(satisfies(m, bounds.get(m.phase.variant.model, {})) for m in measurements):
         return CONSTRAINTS_UNMET
     return 0
+
+
+def verdict(measurements: Sequence[Measurement], layout: tables.Layout) -> list[str]:
+    """Why the exit code is not 0, in a line; none where it is."""
+    code = exit_code(measurements, layout)
+    if code == PHASES_FAILED:
+        failed = [measurement for measurement in measurements if measurement.status == "failed"]
+        first = f"{failed[0].phase}: {failed[0].notes[0] if failed[0].notes else 'no reason is known'}"
+        return [f"{len(failed)} of {len(measurements)} phases failed, the first one {' '.join(first.split())}"]
+    if code == CONSTRAINTS_UNMET:
+        return [f"none of {len(measurements)} phases satisfies the constraints; the tables show by how much"]
+    return []
 
 
 # -- from the store alone ------------------------------------------------------------------------------

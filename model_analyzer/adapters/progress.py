@@ -1,16 +1,18 @@
-"""What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
+"""What is told while a run goes on: a live display on a terminal, plain lines elsewhere, JSON lines for log collectors."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from model_analyzer import ports
+from model_analyzer.adapters.json_log import Level, write_line
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Phase
 from model_analyzer.ports import Live
@@ -152,3 +154,133 @@ class LineProgress:
 
     def end(self) -> None:
         """Nothing to free."""
+
+
+class Standing:
+    """Where a run stands, for those who tell it in figures. phase, live: of the running phase; None in between."""
+
+    def __init__(self, estimate_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._eta = Eta(estimate_s, now)
+        self.total = self.done = self.failed = self.request_errors = 0
+        self.phase: Phase | None = None
+        self.live: Live | None = None
+        self.finished_at: float | None = None
+
+    def begin(self, total: int, already: int) -> None:
+        """The run starts."""
+        self.total, self.done = total, already
+        self._eta.begin(total - already)
+
+    def running(self, phase: Phase, live: Live) -> None:
+        """A phase runs."""
+        self.phase, self.live = phase, live
+
+    def count(self, measurement: Measurement) -> None:
+        """One more phase is done. finished_at: seconds since the epoch."""
+        self.done += 1
+        self.failed += measurement.status == "failed"
+        self.request_errors += int(measurement.values.get("requests_failed") or 0)
+        self.phase = self.live = None
+        self.finished_at = time.time()
+        self._eta.count()
+
+    def eta_s(self) -> float:
+        """Seconds until the last phase."""
+        return self._eta.left_s()
+
+
+class JsonProgress:
+    """One JSON object a line."""
+
+    def __init__(
+        self, estimate_s: float, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._standing = Standing(estimate_s, now)
+        self._stream = stream
+        self._now = now
+        self._last_live = now()
+        self._ended = False
+
+    def begin(self, total: int, already: int) -> None:
+        """Say what there is to do."""
+        self._standing.begin(total, already)
+        self._write("begin", f"{total} phases, {already} of them measured in an earlier run")
+
+    def say(self, message: str) -> None:
+        """News."""
+        write_line("say", message, stream=self._stream)
+
+    def live(self, phase: Phase, figures_now: Live) -> None:
+        """The running phase, now and then."""
+        self._standing.running(phase, figures_now)
+        if self._now() - self._last_live >= LINE_EVERY_S:
+            self._last_live = self._now()
+            measuring = {"throughput": figures_now.throughput, "p99_ms": figures_now.latency_p99_ms}
+            self._write("live", f"{phase}: {figures(figures_now)}", phase=phase, figures=measuring)
+
+    def finished(self, measurement: Measurement) -> None:
+        """The phase's outcome."""
+        self._standing.count(measurement)
+        self._last_live = self._now()
+        levels: dict[str, Level] = {"failed": "error", "unstable": "warning"}
+        p99_ns = measurement.values.get("perf_latency_p99")
+        measured = {
+            "status": measurement.status,
+            "throughput": measurement.values.get("perf_throughput"),
+            "p99_ms": None if p99_ns is None else p99_ns / 1e6,
+        }
+        level = levels.get(measurement.status, "info")
+        self._write("finished", outcome(measurement), level, measurement.phase, measured)
+
+    def end(self) -> None:
+        """The last line."""
+        if not self._ended:
+            self._ended = True
+            standing = self._standing
+            self._write("end", f"{standing.done} of {standing.total} phases done, {standing.failed} failed")
+
+    def _write(
+        self,
+        event: str,
+        message: str,
+        level: Level = "info",
+        phase: Phase | None = None,
+        figures: Mapping[str, str | float | None] | None = None,
+    ) -> None:
+        standing = self._standing
+        about = {"phase": str(phase), "id": phase.id} if phase is not None else {}
+        counts = {"done": standing.done, "total": standing.total, "failed": standing.failed}
+        fields = {**about, **(figures or {}), **counts, "eta_s": round(standing.eta_s(), 1)}
+        write_line(event, message, level, fields, self._stream)
+
+
+class Several:
+    """Tells several at once."""
+
+    def __init__(self, listeners: Sequence[ports.Progress]) -> None:
+        self._listeners = listeners
+
+    def begin(self, total: int, already: int) -> None:
+        """Tell each."""
+        for one in self._listeners:
+            one.begin(total, already)
+
+    def say(self, message: str) -> None:
+        """Tell each."""
+        for one in self._listeners:
+            one.say(message)
+
+    def live(self, phase: Phase, figures_now: Live) -> None:
+        """Tell each."""
+        for one in self._listeners:
+            one.live(phase, figures_now)
+
+    def finished(self, measurement: Measurement) -> None:
+        """Tell each."""
+        for one in self._listeners:
+            one.finished(measurement)
+
+    def end(self) -> None:
+        """Tell each, the last first: what it has to say of its end is still heard."""
+        for one in reversed(self._listeners):
+            one.end()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model_analyzer.cli import said
 from model_analyzer.cli.flags import FLAG_NAMES, with_spec_flags
 from model_analyzer.errors import PHASES_FAILED
 
@@ -31,8 +32,10 @@ def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[st
     from model_analyzer.wire import load_job
 
     job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
+    if job.spec.log_format == "json":
+        said.choose(as_json=True)
     for warning in job.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        said.warning(warning)
     return job
 
 

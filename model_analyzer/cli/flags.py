@@ -7,12 +7,13 @@ are taken as text and judged by the same rules as the YAML's.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+
+from model_analyzer.cli import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
         config_file = given.pop("config_file")
         for talk, names in _TALK.items():
             if given.pop(talk):
-                print(f"warning: {names[-1]} has no effect; redirect the output instead", file=sys.stderr)
+                said.warning(f"{names[-1]} has no effect; redirect the output instead")
         command(config_file=config_file, values=_given(given), **extra)
 
     own = {p.name: p for p in inspect.signature(command, eval_str=True).parameters.values()}

@@ -54,9 +54,10 @@ def register() -> typer.Typer:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; ends the process. Never shows a traceback for anything that a user can cause."""
-    from model_analyzer.cli import usage
+    from model_analyzer.cli import said, usage
 
     arguments = list(sys.argv[1:] if argv is None else argv)
+    said.choose(as_json=said.wants_json(arguments))
     command = typer.main.get_command(register())
     try:
         with interruptible():
@@ -69,9 +70,9 @@ def main(argv: list[str] | None = None) -> None:
             code = command.main(arguments, prog_name="model-analyzer", standalone_mode=False)
             sys.stdout.flush()
     except AnalyzerError as error:
-        sys.exit(report(error))
+        sys.exit(said.error(error))
     except usage.USAGE_ERROR as error:
-        sys.exit(report(usage.plain(error, arguments)))
+        sys.exit(said.error(usage.plain(error, arguments)))
     except SystemExit as error:
         # typer ends with 1 where the reader of the output went away; 1 is for what nobody foresaw.
         sys.exit(BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else error.code)
@@ -80,10 +81,3 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     sys.exit(code or 0)
-
-
-def report(error: AnalyzerError) -> int:
-    """One line a fault, to stderr; the exit code."""
-    for fault in error.faults:
-        print(f"error: {fault}", file=sys.stderr)
-    return error.exit_code

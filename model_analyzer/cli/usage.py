@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import typer
 
-from model_analyzer.cli import original
+from model_analyzer.cli import original, said
 from model_analyzer.errors import SpecError
 
 # What typer raises for a command line that it cannot parse.
@@ -32,7 +31,7 @@ def without_mode(arguments: list[str]) -> list[str]:
         return arguments
     if not rest or rest[0].startswith("-"):
         return arguments
-    print(f"warning: {shown} has no effect: it chose a preset of plots; remove it", file=sys.stderr)
+    said.warning(f"{shown} has no effect: it chose a preset of plots; remove it")
     return rest
 
 
