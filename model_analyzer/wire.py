@@ -20,13 +20,13 @@ from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.core.gpus import GpuChoice
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.search import Sweep
 from model_analyzer.core.select import satisfies
 from model_analyzer.core.spec import JobSpec, pairs
 from model_analyzer.core.stopping import StopRule
-from model_analyzer.core.telemetry import GpuChoice
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder

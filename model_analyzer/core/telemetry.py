@@ -30,14 +30,24 @@ class Series(NamedTuple):
     subject: str
 
 
+class GpuUser(NamedTuple):
+    """A container that Kubernetes gave a GPU to, as the exporter maps it."""
+
+    pod: str
+    namespace: str
+    container: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or a MIG instance of one, as a source describes it; "" where the source does not say."""
+    """A GPU, or a MIG instance of one, as a source describes it; "" where the source does not say.
+
+    users: several where it is shared (time-slicing); none where the exporter maps nobody.
+    """
 
     model: str = ""
     index: str = ""
-    pod: str = ""
-    namespace: str = ""
+    users: tuple[GpuUser, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +118,6 @@ class Reading:
     fresh: int = 0
     reason: str | None = None
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GpuChoice:
-    """Which GPUs count. wanted: None for all of ours, else UUIDs or indices. pod: our own, where Kubernetes says."""
-
-    wanted: tuple[str, ...] | None = None
-    pod: str = ""
-    namespace: str = ""
 
 
 def summarise(pages: Iterable[Page], start_ns: int, end_ns: int, gpus: Iterable[str]) -> Summaries:
@@ -192,72 +193,6 @@ def cadence_s(pages: Iterable[Page], source: str) -> float | None:
             gap_s = median(after - before for before, after in pairwise(times)) / 1e9
             slowest = max(gap_s, slowest or 0.0)
     return slowest
-
-
-def select_gpus(pages: Iterable[Page], choice: GpuChoice) -> tuple[tuple[str, ...], str | None]:
-    """The keys of the GPUs that count, and a note where the choice is a guess.
-
-    Those asked for; else those that Triton reports; else those that the exporter maps to our pod; else every GPU of
-    the exporter, with a note, because some may work for others.
-    """
-    triton: dict[str, Gpu] = {}
-    dcgm: dict[str, Gpu] = {}
-    for page in pages:
-        (triton if page.source == "triton" else dcgm).update(page.gpus)
-    ours = {
-        key for key, gpu in dcgm.items() if choice.pod and (gpu.pod, gpu.namespace) == (choice.pod, choice.namespace)
-    }
-    if choice.wanted is not None:
-        chosen, note = _asked_for(choice.wanted, triton, {**triton, **dcgm})
-    elif triton:
-        chosen, note = _of_triton(triton, dcgm, ours)
-    elif ours or not dcgm:
-        chosen, note = ours, None
-    else:
-        note = f"all {len(dcgm)} GPUs of the exporter are shown, Triton names none: {_OTHERS}"
-        chosen = set(dcgm)
-    return tuple(sorted(chosen)), note
-
-
-_OTHERS = "some may work for others; set `gpus`"
-
-
-def _asked_for(
-    wanted: Sequence[str], triton: Mapping[str, Gpu], known: Mapping[str, Gpu]
-) -> tuple[set[str], str | None]:
-    chosen = {key for key, gpu in known.items() if any(_is(name, key, gpu) for name in wanted)}
-    missing = [name for name in wanted if not any(_is(name, key, known[key]) for key in chosen)]
-    nameless = {key for key in triton if not known[key].index} - chosen
-    if missing and all(name.isdigit() for name in missing) and len(missing) == len(nameless):
-        # A server of ours was started with these devices visible only, and its page gives no index.
-        return chosen | nameless, f"gpus {', '.join(missing)}: taken as what Triton reports, which gives no index"
-    if missing:
-        return chosen, f"gpus asked for but not seen: {', '.join(missing)}"
-    for name in wanted:
-        several = {_parent(key) for key in chosen if known[key].index == name}
-        if len(several) > 1:
-            return chosen, f"gpus {name}: {len(several)} exporters have a GPU of this index; give UUIDs to choose"
-    return chosen, None
-
-
-def _of_triton(triton: Mapping[str, Gpu], dcgm: Mapping[str, Gpu], ours: set[str]) -> tuple[set[str], str | None]:
-    """Triton names whole GPUs. Of one that is cut into MIG instances our pod's own count, where they are known."""
-    chosen: set[str] = set()
-    note = None
-    for gpu in triton:
-        instances = {key for key in dcgm if key != gpu and _parent(key) == gpu}
-        chosen |= instances & ours or {gpu, *instances}
-        if len(instances) > 1 and not instances & ours:
-            note = f"all {len(instances)} MIG instances of {gpu} are shown: {_OTHERS}"
-    return chosen, note
-
-
-def _parent(key: str) -> str:
-    return key.partition("/")[0]
-
-
-def _is(name: str, key: str, gpu: Gpu) -> bool:
-    return name in (key, _parent(key), gpu.index)
 
 
 def counter_deltas(before: Page, after: Page, model: str) -> tuple[dict[str, float] | None, str | None]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import LoadOrder, RequestSet, Tls
 from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
 from model_analyzer.core.stopping import StopRule, Verdict, judge
-from model_analyzer.core.telemetry import GpuChoice
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder

@@ -6,11 +6,12 @@ import os
 import platform
 from collections.abc import Sequence
 
+from model_analyzer.core.gpus import select_gpus
 from model_analyzer.core.measurement import Baseline, Environment, Measurement
 from model_analyzer.core.plan import Group
 from model_analyzer.core.reduce import no_gpu_reason, problem_notes, read_telemetry
 from model_analyzer.core.search import Search
-from model_analyzer.core.telemetry import cadences, select_gpus, summarise
+from model_analyzer.core.telemetry import cadences, summarise
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import GroupDriver, Parts, ServerDied, Settings
 from model_analyzer.engine.recorder import Recorder
@@ -126,11 +127,12 @@ class Run:
         self._parts.clock.sleep(seconds)
         end_ns = recorder.scrape_now("triton").time_ns
         pages = recorder.pages()
-        gpus, gpu_note = select_gpus(pages, self._settings.gpus)
+        chosen = select_gpus(pages, self._settings.gpus)
+        gpus = chosen.gpus
         telemetry = summarise(pages, start_ns, end_ns, gpus)
         problems = recorder.problems()
         host, readings = read_telemetry([telemetry], seconds, gpus, problems, cadences(pages))
-        notes = (*self._loaded_note(server), *([gpu_note] if gpu_note else []), *problem_notes(problems))
+        notes = (*self._loaded_note(server), *chosen.notes, *problem_notes(problems))
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
         return Baseline(
             baseline_id,

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from model_analyzer.core.gpus import GpuChoice, select_gpus
 from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
 from model_analyzer.core.stopping import slice_seconds
-from model_analyzer.core.telemetry import GpuChoice, Page, cadences, counter_deltas, select_gpus, summarise
+from model_analyzer.core.telemetry import Page, cadences, counter_deltas, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
@@ -149,7 +150,7 @@ def _reduce(
     before, after = scrapes
     start_ns, end_ns = before.time_ns, after.time_ns
     pages = recorder.pages()
-    gpus, gpu_note = select_gpus(pages, plan.gpus)
+    chosen = select_gpus(pages, plan.gpus)
     server, server_problem = counter_deltas(before, after, plan.phase.variant.model)
     return Slice(
         phase_id=plan.phase.id,
@@ -163,11 +164,11 @@ def _reduce(
         client_cpu_ratio=(seen.cpu_ns - warm.cpu_ns) / max(seen.now_ns - warm.now_ns, 1),
         client_lag_s=seen.lag_ns / 1e9,
         send_lag_s=seen.send_lag_ns / 1e9,
-        gpus=gpus,
-        telemetry=summarise(pages, start_ns, end_ns, gpus),
+        gpus=chosen.gpus,
+        telemetry=summarise(pages, start_ns, end_ns, chosen.gpus),
         cadences=cadences(pages),
         problems=recorder.problems(),
-        notes=(*notes, *([gpu_note] if gpu_note else [])),
+        notes=(*notes, *chosen.notes),
     )
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from model_analyzer.core.telemetry import (
     SLACK_NS,
     Gpu,
-    GpuChoice,
     Page,
     Series,
     Summaries,
@@ -20,7 +19,6 @@ from model_analyzer.core.telemetry import (
     cadences,
     counter_deltas,
     merge,
-    select_gpus,
     summaries_from_json,
     summaries_to_json,
     summarise,
@@ -218,84 +216,6 @@ class TestCadence:
 
     def test_of_another_source_is_none(self) -> None:
         assert cadence_s(scraped(cadence=1, every=1, until=10), "triton") is None
-
-
-def gpus_page(source: str, **gpus: Gpu) -> Page:
-    return Page(source, source, 0, {}, {key.replace("_", "/"): gpu for key, gpu in gpus.items()})
-
-
-class TestSelectGpus:
-    A, B = Gpu("H100", "0", "ours", "space"), Gpu("H100", "1", "theirs", "space")
-
-    def test_asked_for_by_uuid(self) -> None:
-        assert select_gpus([gpus_page("dcgm", A=self.A, B=self.B)], GpuChoice(("B",))) == (("B",), None)
-
-    def test_asked_for_by_index(self) -> None:
-        assert select_gpus([gpus_page("dcgm", A=self.A, B=self.B)], GpuChoice(("1",))) == (("B",), None)
-
-    def test_asked_for_and_not_there_is_told(self) -> None:
-        chosen, note = select_gpus([gpus_page("dcgm", A=self.A)], GpuChoice(("A", "GPU-x")))
-        assert (chosen, note) == (("A",), "gpus asked for but not seen: GPU-x")
-
-    def test_none_asked_for_means_none(self) -> None:
-        assert select_gpus([gpus_page("dcgm", A=self.A)], GpuChoice(())) == ((), None)
-
-    def test_tritons_own_come_before_the_exporters(self) -> None:
-        pages = [gpus_page("dcgm", A=self.A, B=self.B), gpus_page("triton", B=Gpu())]
-        assert select_gpus(pages, GpuChoice(None, "ours", "space")) == (("B",), None)
-
-    def test_those_of_our_pod_come_next(self) -> None:
-        pages = [gpus_page("dcgm", A=self.A, B=self.B)]
-        assert select_gpus(pages, GpuChoice(None, "ours", "space")) == (("A",), None)
-
-    def test_a_pod_of_that_name_in_another_namespace_is_not_ours(self) -> None:
-        chosen, note = select_gpus([gpus_page("dcgm", A=self.A)], GpuChoice(None, "ours", "elsewhere"))
-        assert chosen == ("A",)
-        assert note is not None
-
-    def test_all_of_them_only_with_a_note(self) -> None:
-        chosen, note = select_gpus([gpus_page("dcgm", A=self.A, B=self.B)], GpuChoice())
-        assert chosen == ("A", "B")
-        assert note is not None
-        assert "some may work for others" in note
-
-    def test_instances_of_a_gpu_asked_for_by_its_uuid(self) -> None:
-        page = gpus_page("dcgm", A_1=self.A, A_2=self.B, B=self.B)
-        assert select_gpus([page], GpuChoice(("A",))) == (("A/1", "A/2"), None)
-
-    def test_one_instance_asked_for(self) -> None:
-        assert select_gpus([gpus_page("dcgm", A_1=self.A, A_2=self.B)], GpuChoice(("A/2",))) == (("A/2",), None)
-
-    def test_no_gpu_at_all(self) -> None:
-        assert select_gpus([Page("triton", "t", 0), Page("host", "h", 0)], GpuChoice()) == ((), None)
-
-    def test_of_the_instances_of_tritons_gpu_our_pods_own(self) -> None:
-        pages = [gpus_page("dcgm", A_1=self.A, A_2=self.B), gpus_page("triton", A=Gpu())]
-        assert select_gpus(pages, GpuChoice(None, "ours", "space")) == (("A/1",), None)
-
-    def test_of_the_instances_of_tritons_gpu_all_of_them_only_with_a_note(self) -> None:
-        pages = [gpus_page("dcgm", A_1=self.A, A_2=self.B), gpus_page("triton", A=Gpu())]
-        chosen, note = select_gpus(pages, GpuChoice())
-        assert chosen == ("A", "A/1", "A/2")
-        assert "all 2 MIG instances of A are shown: some may work for others" in str(note)
-
-    def test_an_index_of_a_server_of_ours_that_reports_no_index(self) -> None:
-        # It was started with CUDA_VISIBLE_DEVICES=3 and sees that one only.
-        chosen, note = select_gpus([gpus_page("triton", A=Gpu())], GpuChoice(("3",)))
-        assert chosen == ("A",)
-        assert "gives no index" in str(note)
-
-    def test_an_index_among_more_gpus_than_asked_for_is_not_guessed(self) -> None:
-        chosen, note = select_gpus([gpus_page("triton", A=Gpu(), B=Gpu())], GpuChoice(("0",)))
-        assert (chosen, note) == ((), "gpus asked for but not seen: 0")
-
-    def test_an_index_that_two_nodes_have_is_told(self) -> None:
-        chosen, note = select_gpus([gpus_page("dcgm", A=Gpu("H100", "0"), B=Gpu("L4", "0"))], GpuChoice(("0",)))
-        assert chosen == ("A", "B")
-        assert "give UUIDs" in str(note)
-
-    def test_the_instances_of_one_gpu_are_no_two_nodes(self) -> None:
-        assert select_gpus([gpus_page("dcgm", A_1=self.A, A_2=self.A)], GpuChoice(("0",))) == (("A/1", "A/2"), None)
 
 
 def triton(values: Mapping[str, float], problem: str | None = None) -> Page:

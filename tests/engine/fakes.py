@@ -9,13 +9,14 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.load import EncodedRequest, InputSource, Load, LoadOrder, RequestSet
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.search import Search, Sweep
 from model_analyzer.core.stopping import StopRule
-from model_analyzer.core.telemetry import Gpu, GpuChoice, Page, Series
+from model_analyzer.core.telemetry import Gpu, Page, Series
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, TensorInfo, Variant
 from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder

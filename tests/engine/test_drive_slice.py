@@ -8,9 +8,9 @@ from itertools import cycle
 import pytest
 from fakes import SECOND_NS, Replies, Script, World, group
 
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice
-from model_analyzer.core.telemetry import GpuChoice
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 

@@ -2,17 +2,19 @@
 
 Fields and units: the exporter's etc/default-counters.csv and NVIDIA's DCGM field
 identifiers. Labels: `gpu`, `UUID`, `GPU_I_ID` and `GPU_I_PROFILE` on rows of MIG
-instances (whose UUID is the parent's), `modelName`, and `pod`, `namespace`,
-`container` where the exporter maps pods.
+instances (whose UUID is the parent's), `modelName`, and those of `POD_LABELS`
+where the exporter maps pods. With --kubernetes-virtual-gpus a shared GPU has a row
+for each pod, and newer exporters show some fields of that pod's processes there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
 from model_analyzer.core.metric import MIB
-from model_analyzer.core.telemetry import Gpu, Page, Series
+from model_analyzer.core.telemetry import Gpu, GpuUser, Page, Series
 
 PREFIX = "DCGM_FI_"
 # Field -> factor from the exporter's unit to the project's.
@@ -46,6 +48,14 @@ BASE_UNITS = {
     "DCGM_FI_PROF_TENSOR_UTIL_RATIO": "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE",
     "DCGM_FI_PROF_DRAM_UTIL_RATIO": "DCGM_FI_PROF_DRAM_ACTIVE",
 }
+# Pod, namespace and container. A page that Prometheus passes on (federation) has the workload in exported_*, and the
+# exporter's own pod in the plain ones; the last are those of --use-old-namespace. Source: the exporter's
+# internal/pkg/transformation/const.go.
+POD_LABELS = (
+    ("exported_pod", "exported_namespace", "exported_container"),
+    ("pod", "namespace", "container"),
+    ("pod_name", "pod_namespace", "container_name"),
+)
 # dcgm_structs.h: values from these on mean blank, not found, not supported or not permitted. Integers: as a float,
 # the 64-bit ones are 2^63, which no integer of the page reaches.
 INT32_BLANKS = range(0x7FFFFFF0, 0x7FFFFFFF + 1)
@@ -55,25 +65,38 @@ FP64_BLANKS = frozenset(FP64_BLANK + n for n in range(4))
 
 
 class DcgmSampler(PageSampler):
-    """A ports.Sampler of one exporter."""
+    """A ports.Sampler of one exporter. pod, namespace: ours, "" outside Kubernetes."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__("dcgm", url, PREFIX, page_of)
+    def __init__(self, url: str, pod: str = "", namespace: str = "") -> None:
+        super().__init__("dcgm", url, PREFIX, partial(page_of, pod=pod, namespace=namespace))
 
 
-def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
-    """Key rows by (UUID, GPU_I_ID); leave blanks out; convert units."""
+def page_of(rows: Iterable[Row], time_ns: int, origin: str, pod: str = "", namespace: str = "") -> Page:
+    """Key rows by (UUID, GPU_I_ID); leave blanks out; convert units.
+
+    Of several rows of one field of a GPU, those of this pod count; without any, the largest: no share is above the whole.
+    """
     values: dict[Series, float] = {}
+    ours: set[Series] = set()
     gpus: dict[str, Gpu] = {}
     for row in rows:
         if not row.labels.get("UUID"):
             continue  # an NVSwitch, a link, a CPU
         instance = row.labels.get("GPU_I_ID", "")
         key = row.labels["UUID"] + (f"/{instance}" if instance else "")
-        gpus[key] = _gpu(row)
-        if not is_blank(row.value):
-            name, value = _in_our_units(row.name, row.value)
-            values[Series(name, key)] = value
+        user = _user(row)
+        gpus[key] = _gpu(row, user, gpus.get(key))
+        if is_blank(row.value):
+            continue
+        name, value = _in_our_units(row.name, row.value)
+        series = Series(name, key)
+        is_ours = user is not None and (user.pod, user.namespace) == (pod, namespace)
+        if series not in values or is_ours > (series in ours):
+            values[series] = value
+        elif is_ours == (series in ours):
+            values[series] = max(value, values[series])
+        if is_ours:
+            ours.add(series)
     problem = None if gpus else f"{origin}: the page has no GPU rows"
     return Page("dcgm", origin, time_ns, values, gpus, hash(frozenset(values.items())), problem)
 
@@ -92,12 +115,19 @@ def is_blank(value: float) -> bool:
     return value >= INT64_BLANK or value in INT32_BLANKS or value in FP64_BLANKS
 
 
-def _gpu(row: Row) -> Gpu:
+def _user(row: Row) -> GpuUser | None:
+    for names in POD_LABELS:
+        if row.labels.get(names[0]):
+            pod, namespace, container = (row.labels.get(name, "") for name in names)
+            return GpuUser(pod, namespace, container)
+    return None
+
+
+def _gpu(row: Row, user: GpuUser | None, before: Gpu | None) -> Gpu:
+    """What the rows up to this one say of a GPU."""
     profile = row.labels.get("GPU_I_PROFILE", "")
     model = row.labels.get("modelName", "")
-    return Gpu(
-        model=f"{model} MIG {profile}" if profile else model,
-        index=row.labels.get("gpu", ""),
-        pod=row.labels.get("pod", ""),
-        namespace=row.labels.get("namespace", ""),
-    )
+    users = before.users if before else ()
+    if user is not None and user not in users:
+        users = (*users, user)
+    return Gpu(f"{model} MIG {profile}" if profile else model, row.labels.get("gpu", ""), users)

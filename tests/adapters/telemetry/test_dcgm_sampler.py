@@ -7,7 +7,7 @@ from telemetry_pages import Replay, page, row
 
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler, is_blank, page_of
 from model_analyzer.adapters.telemetry.prometheus import Row
-from model_analyzer.core.telemetry import Gpu, GpuChoice, Page, Series, cadence_s, select_gpus, summarise
+from model_analyzer.core.telemetry import Gpu, GpuUser, Page, Series, cadence_s, summarise
 
 MIB = 2**20
 T4 = "GPU-6d5c0ac5-74d7-3130-46f1-e93ed57f469a"
@@ -52,12 +52,50 @@ def test_a_gpu_is_described(replay: Replay) -> None:
 
 def test_the_one_gpu_of_eight_that_a_pod_has_is_told_apart(replay: Replay) -> None:
     scraped = scrape(replay, page("dcgm/h100x8_pod_mapped.prom"))
-    pod = ("vllm-agg-0-vllmdecodeworker-s65j5", "dynamo-workload")
+    user = GpuUser("vllm-agg-0-vllmdecodeworker-s65j5", "dynamo-workload", "main")
     assert len(scraped.gpus) == 8
-    ours = [gpu for gpu in scraped.gpus.values() if gpu.pod]
-    assert [(gpu.index, gpu.pod, gpu.namespace) for gpu in ours] == [("0", *pod)]
-    chosen, note = select_gpus([scraped], GpuChoice(None, *pod))
-    assert (chosen, note) == (("GPU-c4529c8d-69c4-b61d-e0bc-7b2460096005",), None)
+    mapped = {key: gpu for key, gpu in scraped.gpus.items() if gpu.users}
+    assert mapped == {"GPU-c4529c8d-69c4-b61d-e0bc-7b2460096005": Gpu("NVIDIA H100 80GB HBM3", "0", (user,))}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"pod": "p", "namespace": "n", "container": "c"},
+        {"pod_name": "p", "pod_namespace": "n", "container_name": "c"},
+        {
+            "exported_pod": "p",
+            "exported_namespace": "n",
+            "exported_container": "c",
+            "pod": "nvidia-dcgm-exporter-x",
+            "namespace": "gpu-operator",
+            "container": "exporter",
+        },
+    ],
+    ids=["of today", "old namespace", "passed on by Prometheus"],
+)
+def test_the_user_of_a_gpu_in_every_spelling(replay: Replay, labels: dict[str, str]) -> None:
+    scraped = scrape(replay, row("DCGM_FI_DEV_GPU_UTIL", 10, **labels))
+    assert scraped.gpus["GPU-a"].users == (GpuUser("p", "n", "c"),)
+
+
+@pytest.mark.parametrize("labels", [{}, {"pod": "", "namespace": "", "container": ""}], ids=["absent", "empty"])
+def test_a_gpu_of_nobody_has_no_user(replay: Replay, labels: dict[str, str]) -> None:
+    assert scrape(replay, row("DCGM_FI_DEV_GPU_UTIL", 10, **labels)).gpus["GPU-a"].users == ()
+
+
+SHARED = [row("DCGM_FI_DEV_FB_USED", mib, pod=pod, namespace="n") for pod, mib in (("a", 10), ("b", 30), ("c", 20))]
+
+
+@pytest.mark.parametrize("rows", [SHARED, SHARED[::-1]], ids=["in order", "reversed"])
+@pytest.mark.parametrize(("pod", "mib"), [("a", 10), ("c", 20), ("elsewhere", 30), ("", 30)])
+def test_of_a_shared_gpu_our_pods_row_counts_else_the_largest(
+    replay: Replay, rows: list[str], pod: str, mib: int
+) -> None:
+    replay.serve("".join(rows))
+    scraped = DcgmSampler(replay.url, pod, "n" if pod else "").sample()
+    assert scraped.values == {Series("DCGM_FI_DEV_FB_USED", "GPU-a"): mib * MIB}
+    assert {user.pod for user in scraped.gpus["GPU-a"].users} == {"a", "b", "c"}
 
 
 def test_both_spellings_of_hostname_are_the_same_page(replay: Replay) -> None:

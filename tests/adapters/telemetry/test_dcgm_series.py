@@ -11,8 +11,9 @@ from telemetry_pages import Replay, page
 
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
 from model_analyzer.adapters.telemetry.triton import TritonSampler
+from model_analyzer.core.gpus import GpuChoice, Selection, select_gpus
 from model_analyzer.core.reduce import read_telemetry
-from model_analyzer.core.telemetry import Gpu, GpuChoice, Page, Reading, cadences, select_gpus, summarise
+from model_analyzer.core.telemetry import Gpu, Page, Reading, cadences, summarise
 
 SECOND = 1_000_000_000
 MIB = 2**20
@@ -48,7 +49,7 @@ def scrape_each_second(replay: Replay, seconds: int, at: Callable[[int], str]) -
 
 def readings(pages: Sequence[Page], start: float, end: float) -> Readings:
     """As a phase of one slice reads them."""
-    gpus, _ = select_gpus(pages, GpuChoice())
+    gpus = select_gpus(pages, GpuChoice()).gpus
     summaries = summarise(pages, int(start * SECOND), int(end * SECOND), gpus)
     problems = {page.source: page.problem for page in pages[-1:] if page.problem}
     return read_telemetry([summaries], end - start, gpus, problems, cadences(pages))[1]
@@ -147,30 +148,31 @@ def test_mig_instances_have_readings_of_their_own(replay: Replay) -> None:
     assert pages[0].gpus[f"{T4}/2"] == Gpu("A100 MIG 1g.5gb", "0")
 
 
-def choose(replay: Replay, choice: GpuChoice, *others: Page) -> tuple[tuple[str, ...], str | None]:
+def choose(replay: Replay, choice: GpuChoice, *others: Page) -> Selection:
     return select_gpus([*scrape_each_second(replay, 0, lambda _: page("dcgm/h100x8_pod_mapped.prom")), *others], choice)
 
 
 def test_one_of_eight_gpus_by_the_pod_that_has_it(replay: Replay) -> None:
-    ours = GpuChoice(None, "vllm-agg-0-vllmdecodeworker-s65j5", "dynamo-workload")
-    assert choose(replay, ours) == ((H100[0],), None)
+    chosen = choose(replay, GpuChoice(None, "vllm-agg-0-vllmdecodeworker-s65j5", "dynamo-workload"))
+    assert (chosen.gpus, chosen.notes) == ((H100[0],), ())
 
 
 def test_one_of_eight_gpus_by_tritons_list(replay: Replay) -> None:
     replay.serve(f'nv_gpu_utilization{{gpu_uuid="{H100[2]}"}} 0.5\n')
-    triton = TritonSampler(replay.url).sample()
-    assert choose(replay, GpuChoice(), triton) == ((H100[2],), None)
+    chosen = choose(replay, GpuChoice(), TritonSampler(replay.url).sample())
+    assert (chosen.gpus, chosen.notes) == ((H100[2],), ())
 
 
 @pytest.mark.parametrize("wanted", ["3", H100[3]])
 def test_one_of_eight_gpus_by_what_the_job_asks_for(replay: Replay, wanted: str) -> None:
-    assert choose(replay, GpuChoice((wanted,))) == ((H100[3],), None)
+    chosen = choose(replay, GpuChoice((wanted,)))
+    assert (chosen.gpus, chosen.notes) == ((H100[3],), ())
 
 
 def test_eight_gpus_of_nobody_known_are_shown_with_a_note(replay: Replay) -> None:
-    chosen, note = choose(replay, GpuChoice())
-    assert len(chosen) == 8
-    assert "all 8 GPUs of the exporter" in str(note)
+    chosen = choose(replay, GpuChoice())
+    assert len(chosen.gpus) == 8
+    assert "all 8 GPUs of the exporter" in chosen.notes[0]
 
 
 def test_a_source_that_fails_for_a_while_costs_that_while(replay: Replay) -> None:
