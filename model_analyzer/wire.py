@@ -20,7 +20,6 @@ from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.core.gpus import GpuChoice
-from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.search import Sweep
