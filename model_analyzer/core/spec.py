@@ -124,7 +124,12 @@ Environment = Annotated[dict[str, Any], BeforeValidator(environment)]
 Number = Annotated[float, BeforeValidator(number), AfterValidator(finite)]
 Integer = Annotated[int, BeforeValidator(number), Field(le=LARGEST)]
 Positive = Annotated[Number, Field(gt=0)]
-Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
+# YAML's bare off is false, for an editor and for helm too.
+Switch = Annotated[
+    Literal["auto", "off"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+    Field(json_schema_extra={"enum": ["auto", "off", False], "type": ["string", "boolean"]}),
+]
 Objectives = Annotated[
     dict[str, Number],
     BeforeValidator(_known_metrics),
