@@ -136,16 +136,13 @@ Wrong values: one line each, "where: what; how to mend".
 {{- if not $v.triton.endpoints.metrics -}}
 {{- fail "triton.endpoints.metrics: is empty; name the URL of the server's metrics page, http://HOST:8002/metrics" -}}
 {{- end -}}
-{{- if $v.models.existingClaim | and (contains "://" $v.models.repository) -}}
-{{- fail (printf "models.existingClaim: is given, and models.repository is %s; make the one empty or the other a path" $v.models.repository) -}}
-{{- end -}}
 {{- else -}}
 {{- if or $v.triton.endpoints.http $v.triton.endpoints.grpc $v.triton.endpoints.metrics -}}
 {{- fail "triton.endpoints: is given, and triton.enabled is true; set triton.enabled=false to measure that server" -}}
 {{- end -}}
+{{- end -}}
 {{- if and $v.models.existingClaim (contains "://" $v.models.repository) -}}
 {{- fail (printf "models.existingClaim: is given, and models.repository is %s; make the one empty or the other a path" $v.models.repository) -}}
-{{- end -}}
 {{- end -}}
 {{- if and $v.models.subPath (not $v.models.existingClaim) -}}
 {{- fail "models.subPath: is given without models.existingClaim; name the claim, or put the path into models.repository" -}}
