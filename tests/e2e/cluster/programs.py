@@ -18,6 +18,18 @@ from .errors import ClusterError
 SOURCES = Path(__file__).parent / "node"
 KUBERNETES = "v1.34.4"
 HELM = "v3.22.0"
+# As in the official build: what `helm template` takes the cluster for, and `helm version` says.
+HELM_FLAGS = " ".join(
+    (
+        "-s -w",
+        f"-X helm.sh/helm/v3/internal/version.version={HELM}",
+        *(
+            f"-X helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={value}"
+            for package in ("lint/rules", "chartutil")
+            for part, value in zip(("Major", "Minor"), KUBERNETES.removeprefix("v").split("."), strict=False)
+        ),
+    )
+)
 BUILD_TIMEOUT_S = 2400
 
 
@@ -60,10 +72,11 @@ def _built(folder: Path, name: str, flags: str, content: str, build: list[str], 
 
 
 def _helm(folder: Path) -> Path:
-    target = folder / f"helm-{HELM}"
+    target = folder / f"helm-{_content((), HELM_FLAGS)}"
     if not target.exists():
         draft = folder / ".helm.draft"
-        _go(["go", "install", "-trimpath", f"helm.sh/helm/v3/cmd/helm@{HELM}"], "building helm", GOBIN=str(draft))
+        install = ["go", "install", "-trimpath", "-ldflags", HELM_FLAGS, f"helm.sh/helm/v3/cmd/helm@{HELM}"]
+        _go(install, "building helm", GOBIN=str(draft))
         _replace(draft / "helm", target, "helm")
         draft.rmdir()
     return target
