@@ -64,13 +64,19 @@ class Cluster:
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
+    @property
+    def user_environment(self) -> dict[str, str]:
+        """The same, with the command line of this tree."""
+        path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{self.environment['PATH']}"
+        return {**self.environment, "PATH": path}
+
     def run(
         self, *command: str, timeout: float = 120, check: bool = True, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A command as a user types it; its whole output in the failure."""
         done = subprocess.run(
             command,
-            env=self.environment,
+            env=self.user_environment,
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
@@ -152,8 +158,8 @@ class Namespace:
 
     def results_of(self, release: str, into: Path, *arguments: str) -> Results:
         """What `model-analyzer fetch` brings."""
-        analyzer = [str(ROOT / ".venv" / "bin" / "model-analyzer"), "fetch"]
-        self.cluster.run(*analyzer, "--release", release, "-n", self.name, "-o", str(into), *arguments)
+        fetch = ["model-analyzer", "fetch", "--release", release, "-n", self.name, "-o", str(into)]
+        self.cluster.run(*fetch, *arguments)
         return Results(into)
 
 

@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
     if os.environ.get("KUBECONFIG"):
         yield _given()
         return
-    from images import archive
+    from images import ImagesError, archive
 
     node = Node()
     ours = not node.answers()
@@ -41,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
         archives = [archive("analyzer"), archive("triton-cpu"), archive("base")]
         node.up()
         node.load(*archives)
-    except ClusterError as error:
+    except (ClusterError, ImagesError) as error:
         pytest.skip(f"no cluster here: {error}")
     images = Images("localhost/model-analyzer:test", "localhost/triton-cpu:test", "Never")
     try:
