@@ -140,6 +140,14 @@ class Store(Protocol):
         ...
 
 
+class GpuClaims(Protocol):
+    """Keeps other shards of the run off a GPU: two that measure on one would measure each other."""
+
+    def claim(self, gpu: str) -> str | None:
+        """Hold this GPU, or this MIG instance, until the run ends: None, or who holds it. Raises ExportPathError."""
+        ...
+
+
 class Outputs(Protocol):
     """The tables a user reads; made from the store, so that they can be made again at any time."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,16 @@ from model_analyzer.adapters import jobfile, store, tables, termination
 from model_analyzer.adapters.clock import SystemClock
 from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
+from model_analyzer.adapters.gpu_locks import GpuLocks
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
+from model_analyzer.adapters.resume import elsewhere, take_over
 from model_analyzer.core.gpus import GpuChoice
-from model_analyzer.core.measurement import Baseline, Measurement
+from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
+from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.search import Sweep
 from model_analyzer.core.select import satisfies
+from model_analyzer.core.shard import share
 from model_analyzer.core.spec import JobSpec, pairs
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -32,7 +35,7 @@ from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
 from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Interrupted, SpecError
 from model_analyzer.interrupt import Interruption, interruptible
-from model_analyzer.ports import Progress, Sampler, Server
+from model_analyzer.ports import GpuClaims, Progress, Sampler, Server
 
 # What a run takes beside its measured seconds, for the estimate, as runs of the quick start took it on two cores:
 # warm-up, scrapes and drain of a slice; load and unload of a variant; start and stop of the server.
@@ -43,32 +46,46 @@ INTERRUPTED_GRACE_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job spec, laid out. layout: what the tables hold. baseline_id: content hash of the server-only row."""
+    """A job spec, laid out. groups: what this run measures. baseline_id: content hash of the server-only row.
+
+    whole: the groups of all shards. shard: which one this run is; None: it is all of them, or it was not said.
+    """
 
     spec: JobSpec
     warnings: tuple[Fault, ...]
     mode: str
     groups: tuple[Group, ...]
     baseline_id: str
+    whole: tuple[Group, ...]
+    shard: int | None
 
     @property
     def phase_ids(self) -> list[str]:
-        """Every phase, in the order of the rows."""
-        return [phase.id for group in self.groups for phase in group.phases]
+        """Every phase that this run measures, in the order of the rows."""
+        return _ids(self.groups)
+
+    @property
+    def base(self) -> Path:
+        """The export path as the job says it, which all shards share; absolute."""
+        return Path(self.spec.export_path).absolute()
 
     @property
     def export_path(self) -> Path:
-        """Absolute."""
-        return Path(self.spec.export_path).absolute()
+        """Where this run writes; absolute."""
+        return self.base if self.shard is None else self.base / f"{store.SHARD}{self.shard}"
+
+    def shard_ids(self) -> list[list[str]]:
+        """The phases of each shard; of all where there is one."""
+        return [_ids(share(self.whole, self.spec.shards, index)) for index in range(self.spec.shards)]
 
     def estimate_s(self, phases: int | None = None) -> float:
-        """Seconds that so many phases (all of them) take, roughly."""
+        """Seconds that one run takes for so many phases (its own), roughly."""
         spec = self.spec
         measured = spec.min_seconds if spec.stop_rule == "fixed" else (spec.min_seconds + 3 * spec.max_seconds) / 4
         each = measured * (1 + SLICE_OVERHEAD_S / spec.slice_seconds)
-        total = len(self.phase_ids)
-        share = 1.0 if phases is None else phases / max(total, 1)
-        return SERVER_S + spec.duration_seconds + share * (total * each + len(self.groups) * VARIANT_S)
+        total = len(_ids(self.whole))
+        part = (len(self.phase_ids) if phases is None else phases) / max(total, 1)
+        return SERVER_S + spec.duration_seconds + part * (total * each + len(self.whole) * VARIANT_S)
 
 
 def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
@@ -81,9 +98,29 @@ def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Ma
     models = spec.models()
     conditions = _conditions(spec, mode)
     fingerprints = {model.name: _fingerprint(spec, model.name, model.input_source.path) for model in models}
-    groups = plan(models, spec.client_protocol, conditions, fingerprints)
+    whole = plan(models, spec.client_protocol, conditions, fingerprints)
     baseline = content_id({**conditions, "seconds": spec.duration_seconds, "server": asdict(_default_server(spec))})
-    return Job(spec, tuple(warnings), mode, groups, baseline)
+    shard = _shard_index(spec)
+    groups = whole if shard is None else share(whole, spec.shards, shard)
+    return Job(spec, tuple(warnings), mode, groups, baseline, whole, shard)
+
+
+def _ids(groups: Sequence[Group]) -> list[str]:
+    return [phase.id for group in groups for phase in group.phases]
+
+
+def _shard_index(spec: JobSpec) -> int | None:
+    """Which shard this run is; None where there is one only, or nobody says it. Raises SpecError."""
+    index, where = spec.shard_index, "shard_index"
+    if index is None and spec.shards > 1 and (text := os.environ.get("JOB_COMPLETION_INDEX")):
+        where = "JOB_COMPLETION_INDEX"
+        if not text.isdecimal():
+            raise SpecError(where, f"is {text!r}", f"give --shard-index 0 to {spec.shards - 1}")
+        index = int(text)
+    if index is not None and index >= spec.shards:
+        fix = f"use 0 to {spec.shards - 1}, or more shards" if spec.shards > 1 else "give the number of shards, too"
+        raise SpecError(where, f"shard {index} of {spec.shards}: they count from 0", fix)
+    return index if spec.shards > 1 else None
 
 
 def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
@@ -144,6 +181,7 @@ def layout_of(spec: JobSpec) -> tables.Layout:
         spec.filename_model_gpu,
         spec.filename_server_only,
         {model.name: model.constraints for model in spec.models()},
+        spec.gpu_prices,
     )
 
 
@@ -160,12 +198,13 @@ class Tables:
 
     def write(self) -> None:
         """Rewrite them, in the clean-up of an interrupted run too. Raises ExportPathError."""
-        baseline = self._contents.baselines.get(self._job.baseline_id)
-        tables.write_csvs(self._job.export_path, self._layout, self.measurements(), baseline)
+        baselines = [one for id_, one in self._contents.baselines.items() if id_ == self._job.baseline_id]
+        tables.write_csvs(self._job.export_path, self._layout, self.measurements(), baselines)
 
     def measurements(self) -> list[Measurement]:
         """Those of the job, in the order of its plan."""
-        return [self._contents.measurements[i] for i in self._job.phase_ids if i in self._contents.measurements]
+        measured = self._contents.measurements
+        return [measured[i] for i in self._job.phase_ids if i in measured]
 
 
 def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
@@ -173,14 +212,20 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
 
     kept: whether the export path outlives the run, so that it is worth saying where the tables are.
     """
+    if job.spec.shards > 1 and job.shard is None:
+        what = f"{job.spec.shards} shards, and nothing says which one this run is"
+        fix = f"give --shard-index 0 to {job.spec.shards - 1} (an Indexed Job sets JOB_COMPLETION_INDEX)"
+        raise SpecError("shards", what, fix)
     waiting = _log(job, 0.0).say
     with (
         interruptible() as interruption,
         store.JsonlStore(job.export_path, job.spec.export_path_wait_seconds, waiting) as opened,
+        GpuLocks(job.base) as claims,
     ):
         layout = layout_of(job.spec)
         outputs = Tables(layout, opened.contents, job, interruption)
-        opened.add_run(_run_record(job, layout))
+        opened.add_run(_run_record(job, layout, _gpu_types(job)))
+        taken = take_over(opened, store.stores_of(job.base), job.phase_ids, job.baseline_id)
         for name in (layout.filename_inference, layout.filename_gpu, layout.filename_server):
             remove_drafts(job.export_path / name)
         outputs.refresh()
@@ -188,8 +233,10 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         left = len(job.phase_ids) - len(measured)
         progress = build_progress(job, live, job.estimate_s(left))
         progress.begin(len(job.phase_ids), len(measured))
+        for line in (*_nothing_to_do(job), *taken, *elsewhere(opened.contents, job.phase_ids)):
+            progress.say(line)
         try:
-            _run(job, opened, outputs, progress, measured, interruption)
+            _run(job, opened, outputs, progress, measured, interruption, claims)
         except Interrupted:
             # It may have come between the store's line and the tables.
             outputs.write()
@@ -199,8 +246,10 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         tables.summary(console, outputs.measurements(), layout)
         if kept:
             _say_where(job.export_path, layout, console)
-        termination.leave(verdict(outputs.measurements(), layout))
-        return exit_code(outputs.measurements(), layout)
+        # What satisfies the constraints may be another shard's: `merge` judges.
+        judged = layout if job.shard is None else replace(layout, constraints={})
+        termination.leave(verdict(outputs.measurements(), judged))
+        return exit_code(outputs.measurements(), judged)
 
 
 def build_progress(job: Job, live: bool, estimate_s: float) -> Progress:
@@ -216,7 +265,7 @@ def build_progress(job: Job, live: bool, estimate_s: float) -> Progress:
         from model_analyzer.adapters.kubernetes.annotations import JobAnnotations, patch_job
 
         patch = patch_job(spec.annotate_job, os.environ.get("POD_NAMESPACE"))
-        suffix = f"-{spec.shard_index}" if spec.shards > 1 else ""
+        suffix = "" if job.shard is None else f"-{job.shard}"
         listeners.append(JobAnnotations(patch, estimate_s, shown.say, suffix))
     return Several(listeners) if len(listeners) > 1 else shown
 
@@ -225,13 +274,23 @@ def _log(job: Job, estimate_s: float) -> LineProgress | JsonProgress:
     return (JsonProgress if job.spec.log_format == "json" else LineProgress)(estimate_s)
 
 
-def _run_record(job: Job, layout: tables.Layout) -> dict[str, Any]:
+def _nothing_to_do(job: Job) -> list[str]:
+    if job.groups:
+        return []
+    what = f"shard {job.shard} has nothing to measure: {job.spec.shards} shards, {len(job.whole)} variants"
+    return [f"{what}; a variant is measured by one shard"]
+
+
+def _run_record(job: Job, layout: tables.Layout, gpu_types: GpuTypes) -> dict[str, Any]:
+    sharded = {} if job.shard is None else {"plan": _ids(job.whole), "shard": job.shard, "shards": job.spec.shards}
     return {
         "version": __version__,
         "at": SystemClock().utc().isoformat(timespec="seconds"),
         "phases": job.phase_ids,
         "baseline": job.baseline_id,
         "layout": asdict(layout),
+        "gpu_types": sorted(gpu_types),
+        **sharded,
     }
 
 
@@ -242,10 +301,13 @@ def _run(
     progress: Progress,
     measured: set[str],
     interruption: Interruption,
+    claims: GpuClaims,
 ) -> None:
     from model_analyzer.adapters.triton.requests import TritonEncoder
     from model_analyzer.loadgen.client import ProcessLoadGenerator
 
+    if not job.groups:
+        return
     clock, generator = SystemClock(), ProcessLoadGenerator()
     server = build_server(job, progress, opened)
     parts = Parts(
@@ -257,6 +319,7 @@ def _run(
         outputs=outputs,
         progress=progress,
         clock=clock,
+        claims=claims if job.shard is not None else None,
     )
     baseline = None if job.baseline_id in opened.contents.baselines else job.baseline_id
 
@@ -271,12 +334,28 @@ def _run(
 
 
 def _samplers(spec: JobSpec, server: ServerInfo) -> list[Sampler]:
-    from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
     from model_analyzer.adapters.telemetry.host import HostSampler
     from model_analyzer.adapters.telemetry.triton import TritonSampler
 
-    exporters = () if spec.dcgm_disable else spec.dcgm_exporter_url
-    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *(DcgmSampler(url) for url in exporters)]
+    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *_exporters(spec)]
+
+
+def _exporters(spec: JobSpec) -> list[Sampler]:
+    from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
+
+    return [] if spec.dcgm_disable else [DcgmSampler(url) for url in spec.dcgm_exporter_url]
+
+
+def _gpu_types(job: Job) -> GpuTypes:
+    """The GPU types that this run will measure on; unknown where no exporter can be read now."""
+    from model_analyzer.adapters.telemetry.triton import TritonSampler
+
+    spec, exporters = job.spec, _exporters(job.spec)
+    if not exporters:
+        return UNKNOWN
+    # A server that is up already narrows the exporter's GPUs down to its own.
+    triton = [TritonSampler(spec.triton_metrics_url)] if job.mode == "remote" else []
+    return types_on([sampler.sample() for sampler in (*exporters, *triton)], _gpu_choice(spec))
 
 
 def _settings(spec: JobSpec) -> Settings:
@@ -286,9 +365,13 @@ def _settings(spec: JobSpec) -> Settings:
         request_timeout_s=spec.request_timeout_seconds,
         min_gpu_samples=spec.min_gpu_samples,
         tls={model.name: model.tls for model in spec.models()},
-        gpus=GpuChoice(_wanted_gpus(spec), os.environ.get("POD_NAME", ""), os.environ.get("POD_NAMESPACE", "")),
+        gpus=_gpu_choice(spec),
         baseline_s=spec.duration_seconds,
     )
+
+
+def _gpu_choice(spec: JobSpec) -> GpuChoice:
+    return GpuChoice(_wanted_gpus(spec), os.environ.get("POD_NAME", ""), os.environ.get("POD_NAMESPACE", ""))
 
 
 def _wanted_gpus(spec: JobSpec) -> tuple[str, ...] | None:
@@ -385,49 +468,3 @@ def verdict(measurements: Sequence[Measurement], layout: tables.Layout) -> list[
     if code == CONSTRAINTS_UNMET:
         return [f"none of {len(measurements)} phases satisfies the constraints; the tables show by how much"]
     return []
-
-
-# -- from the store alone ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The last run of a store: what it set out to do, and what there is."""
-
-    layout: tables.Layout
-    phase_ids: tuple[str, ...]
-    measurements: tuple[Measurement, ...]
-    unfinished: int
-    baseline: Baseline | None
-    at: str
-
-    def statuses(self) -> dict[str, int]:
-        """Status -> how many phases."""
-        return dict(Counter(measurement.status for measurement in self.measurements))
-
-
-def read_stored(export_path: Path) -> Stored:
-    """Raises ExportPathError, or SpecError where nothing was ever stored."""
-    from pydantic import TypeAdapter
-
-    contents = store.read(export_path)
-    if not contents.runs:
-        raise SpecError(str(export_path), "holds no measurements", "name the export path of a run")
-    run = contents.runs[-1]
-    layout = TypeAdapter(tables.Layout).validate_python(run["layout"])
-    ids = tuple(run["phases"])
-    return Stored(
-        layout,
-        ids,
-        tuple(contents.measurements[i] for i in ids if i in contents.measurements),
-        sum(1 for i in ids if i in contents.slices),
-        contents.baselines.get(run["baseline"]),
-        run["at"],
-    )
-
-
-def rebuild_tables(export_path: Path) -> Stored:
-    """Rewrite the CSV files from the store."""
-    stored = read_stored(export_path)
-    tables.write_csvs(export_path, stored.layout, stored.measurements, stored.baseline)
-    return stored

@@ -1,10 +1,12 @@
-"""Writing whole files, or not at all."""
+"""Writing whole files, or not at all; locks that die with their holder."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +44,21 @@ def remove_drafts(path: Path) -> None:
                 draft.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot_write(draft, error) from error
+
+
+def try_lock(fd: int) -> str | None:
+    """Lock the open file, not waiting: None, or who holds it. Raises OSError where the file system has no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
+    return None
+
+
+def sign_lock(fd: int) -> None:
+    """Write into the locked file who holds it. Raises OSError."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def cannot_write(path: Path, error: OSError) -> ExportPathError:

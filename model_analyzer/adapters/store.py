@@ -6,13 +6,11 @@ process at a time: an advisory lock that dies with its holder.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +18,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from model_analyzer.adapters.files import cannot_write
+from model_analyzer.adapters.files import cannot_write, sign_lock, try_lock, write_atomically
+from model_analyzer.core.hardware import UNKNOWN, GpuTypes, holds, measured_on
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.errors import ExportPathError
 
 FILENAME = "measurements.jsonl"
 LOCKNAME = ".lock"
+# A shard's folder below the export path, with its number.
+SHARD = "shard-"
 # How often a run looks whether the one that it waits for has ended.
 LOCK_POLL_S = 0.5
 
@@ -37,36 +38,66 @@ _BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
 class Contents:
     """What a store holds.
 
-    measurements: phase id -> its last measurement, oldest first. slices: of phases without one yet.
-    runs: the `run` records (phase order, output fields), oldest first.
+    rows: (phase id, GPU types) -> its last measurement on them, oldest first. server_only: likewise the baselines.
+    slices: of phases without a measurement yet. runs: the `run` records (phase order, output fields), oldest first.
+    here: the GPU types of the last run; what was measured on another known type stays, and does not count meanwhile.
     touched: (endpoint, model) -> a model of a remote server that was changed and not restored, as the run found it.
     """
 
-    measurements: dict[str, Measurement] = field(default_factory=dict)
+    rows: dict[tuple[str, GpuTypes], Measurement] = field(default_factory=dict)
+    server_only: dict[tuple[str, GpuTypes, frozenset[str]], Baseline] = field(default_factory=dict)
     slices: dict[str, list[Slice]] = field(default_factory=dict)
-    baselines: dict[str, Baseline] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    here: GpuTypes = UNKNOWN
     touched: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _begun_on: dict[str, GpuTypes] = field(default_factory=dict)
+
+    @property
+    def measurements(self) -> dict[str, Measurement]:
+        """Phase id -> its last measurement that holds here, oldest first."""
+        found: dict[str, Measurement] = {}
+        for (phase_id, types), measurement in self.rows.items():
+            if holds(types, self.here):
+                found.pop(phase_id, None)
+                found[phase_id] = measurement
+        return found
+
+    @property
+    def baselines(self) -> dict[str, Baseline]:
+        """Id -> the last baseline that holds here."""
+        return {key[0]: baseline for key, baseline in self.server_only.items() if holds(key[1], self.here)}
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take in one record; a measurement closes its phase's slices, a later one replaces it."""
+        """Take in one record; a measurement closes its phase's slices, a later one on the same GPU types replaces it."""
         kind, data = record["kind"], record["data"]
         if kind == "slice":
             self.slices.setdefault(data["phase_id"], []).append(Slice.from_json(data))
+            self._begun_on[data["phase_id"]] = self._begun_on.get(data["phase_id"], UNKNOWN) | self.here
         elif kind == "measurement":
             measurement = _MEASUREMENT.validate_python(data)
-            self.slices.pop(measurement.phase.id, None)
-            self.measurements.pop(measurement.phase.id, None)
-            self.measurements[measurement.phase.id] = measurement
+            self._drop_slices(measurement.phase.id)
+            key = (measurement.phase.id, measured_on(measurement))
+            self.rows.pop(key, None)
+            self.rows[key] = measurement
         elif kind == "baseline":
             baseline = _BASELINE.validate_python(data)
-            self.baselines[baseline.id] = baseline
+            server = (baseline.id, measured_on(baseline), frozenset(baseline.gpus))
+            self.server_only.pop(server, None)
+            self.server_only[server] = baseline
         elif kind == "run":
             self.runs.append(data)
+            self.here = frozenset(data.get("gpu_types", ()))
+            # A phase is no mean of two GPU types: what was begun on another begins anew.
+            for phase_id in [each for each, types in self._begun_on.items() if not holds(types, self.here)]:
+                self._drop_slices(phase_id)
         elif kind == "touched":
             self.touched.pop((data["endpoint"], data["model"]), None)
             if data["before"]["changed"]:
                 self.touched[data["endpoint"], data["model"]] = data["before"]
+
+    def _drop_slices(self, phase_id: str) -> None:
+        self.slices.pop(phase_id, None)
+        self._begun_on.pop(phase_id, None)
 
 
 def read(export_path: Path) -> Contents:
@@ -95,6 +126,35 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
         return
     except OSError as error:
         raise ExportPathError(str(path), f"cannot be read ({error.strerror})", "mend its permissions") from error
+
+
+def stores_of(export_path: Path) -> list[Path]:
+    """The folders with a store of one run: the export path itself, and its shards by number."""
+    shards = sorted(
+        (folder for folder in export_path.glob(f"{SHARD}*") if folder.name.removeprefix(SHARD).isdecimal()),
+        key=lambda folder: int(folder.name.removeprefix(SHARD)),
+    )
+    return [folder for folder in (export_path, *shards) if (folder / FILENAME).is_file()]
+
+
+def write_whole(
+    export_path: Path, measurements: Iterable[Measurement], baselines: Iterable[Baseline], run: Any
+) -> None:
+    """Replace the store under `export_path` in one step. Raises ExportPathError, also while a run holds it."""
+    records = [
+        *(("baseline", _BASELINE.dump_python(baseline, mode="json")) for baseline in baselines),
+        *(("measurement", _MEASUREMENT.dump_python(measurement, mode="json")) for measurement in measurements),
+        ("run", run),
+    ]
+    lock = _take_lock(export_path, 0.0, None)
+    try:
+        write_atomically(export_path / FILENAME, "".join(_line(kind, data) for kind, data in records), export_path)
+    finally:
+        os.close(lock)
+
+
+def _line(kind: str, data: Any) -> str:
+    return json.dumps({"kind": kind, "data": data}, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 class JsonlStore:
@@ -143,8 +203,7 @@ class JsonlStore:
         self._append("touched", {"endpoint": endpoint, "model": model, "before": before})
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
-        record = {"kind": kind, "data": data}
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _line(kind, data).encode()
         start = os.lseek(self._fd, 0, os.SEEK_END)
         try:
             _write_all(self._fd, line)
@@ -191,8 +250,7 @@ def _take_lock(export_path: Path, wait_s: float, say: Callable[[str], None] | No
         os.close(fd)
         raise
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        sign_lock(fd)
     except OSError as error:
         os.close(fd)
         raise cannot_write(export_path, error) from error
@@ -203,12 +261,10 @@ def _await_lock(fd: int, export_path: Path, wait_s: float, say: Callable[[str], 
     """Lock it, now or within `wait_s` seconds. Raises ExportPathError with the holder's name, OSError."""
     deadline, said = time.monotonic() + wait_s, False
     while True:
-        try:
-            # Not blocking: a lock that is waited for in the kernel would not end with the time.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Not blocking: a lock that is waited for in the kernel would not end with the time.
+        holder = try_lock(fd)
+        if holder is None:
             return
-        except BlockingIOError:
-            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             waited = f", {wait_s:g} s long" if wait_s else ""

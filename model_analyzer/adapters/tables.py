@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model_analyzer.adapters.files import write_atomically
+from model_analyzer.core.hardware import measured_on, shown
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.metric import (
     METRICS,
@@ -35,7 +36,7 @@ class Layout:
     """Which columns stand in which file; all of it from the job spec, kept in the store's `run` record.
 
     *_fields: column or metric tags; our own columns follow those that are not named there.
-    constraints: model name -> bounds.
+    constraints: model name -> bounds. prices: GPU type, or words of it -> price of a GPU-hour.
     """
 
     inference_fields: tuple[str, ...]
@@ -45,6 +46,7 @@ class Layout:
     filename_gpu: str
     filename_server: str
     constraints: Mapping[str, Constraints]
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 Row = dict[str, str]
@@ -74,12 +76,11 @@ def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     return rows
 
 
-def server_rows(baseline: Baseline | None, layout: Layout) -> list[Row]:
-    """One row a GPU, or one without; none before the baseline was measured."""
-    if baseline is None:
-        return []
+def server_rows(baselines: Iterable[Baseline], layout: Layout) -> list[Row]:
+    """One row a baseline and GPU, or one without; none before a baseline was measured."""
     fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
     return [_server_row(baseline, key, readings, fields)
+            for baseline in baselines
             for key, readings in (baseline.gpus.items() if baseline.gpus else [("", {})])]  # fmt: skip
 
 
@@ -87,14 +88,14 @@ def _with_own(fields: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*fields, *own)))
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
     """Exact, and without an exponent for a whole number."""
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def _about(m: Measurement, constraints: Constraints) -> Row:
     """What both kinds of row say of their phase."""
-    load = _number(m.phase.load.value)
+    load = format_number(m.phase.load.value)
     satisfied = satisfies(m, constraints)
     return {
         "model_name": m.phase.variant.model,
@@ -112,10 +113,9 @@ def _about(m: Measurement, constraints: Constraints) -> Row:
 
 def _inference_row(m: Measurement, fields: Sequence[str], constraints: Constraints) -> Row:
     about = _about(m, constraints)
-    models = [m.environment.gpus[key].model for key in m.gpus if key in m.environment.gpus]
     about |= {
         "gpu_uuid": " ".join(m.gpus),
-        "gpu_model": ", ".join(dict.fromkeys(models)),
+        "gpu_model": shown(measured_on(m)),
         "gpu_source": _sources(*m.gpus.values()),
     }
     values, reasons = _of_phase(m)
@@ -219,13 +219,13 @@ def to_csv(fields: Sequence[str], rows: Iterable[Row]) -> str:
 
 
 def write_csvs(
-    export_path: Path, layout: Layout, measurements: Sequence[Measurement], baseline: Baseline | None
+    export_path: Path, layout: Layout, measurements: Sequence[Measurement], baselines: Sequence[Baseline]
 ) -> None:
     """Rewrite the three CSV files, each atomically. Raises ExportPathError."""
     inference, gpu, server = (
         inference_rows(measurements, layout),
         gpu_rows(measurements, layout),
-        server_rows(baseline, layout),
+        server_rows(baselines, layout),
     )
     for name, fields, own, rows in (
         (layout.filename_inference, layout.inference_fields, OWN_INFERENCE_FIELDS, inference),
@@ -263,7 +263,7 @@ def _summary_columns(
     columns: list[tuple[str, Callable[[Measurement], str]]] = [
         ("Variant", lambda m: m.phase.variant.name),
         ("Batch", lambda m: str(m.phase.batch_size)),
-        ("Load", lambda m: _number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")),
+        ("Load", lambda m: format_number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")),
         ("infer/s", throughput),
         ("p50 ms", metric("perf_latency_p50")),
         ("p99 ms", metric("perf_latency_p99")),

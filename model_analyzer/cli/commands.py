@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands, in the order of --help."""
     for on_job in (profile, plan, validate):
         app.command()(with_spec_flags(on_job))
-    for on_store in (status, tables, schema):
+    from model_analyzer.cli.merge import merge
+
+    for on_store in (status, tables, merge, schema):
         app.command()(on_store)
 
 
@@ -50,10 +52,10 @@ def run(job: Job, kept: bool = True) -> None:
 
     from model_analyzer.wire import profile as measure
 
-    raise typer.Exit(measure(job, _console(), live=Console(stderr=True).is_terminal, kept=kept))
+    raise typer.Exit(measure(job, console(), live=Console(stderr=True).is_terminal, kept=kept))
 
 
-def _console() -> Any:
+def console() -> Any:
     """A console for tables: as wide as they need where nobody looks at it on a terminal."""
     from rich.console import Console
 
@@ -63,43 +65,49 @@ def _console() -> Any:
 def plan(config_file: str | None, values: dict[str, Any]) -> None:
     """Print the phases and about how long they take; touch nothing."""
     job = load(config_file, values)
-    for group in job.groups:
+    phases = [len(of) for of in job.shard_ids()]
+    shard_of = {phase_id: f"  shard {n}" for n, of in enumerate(job.shard_ids()) for phase_id in of if len(phases) > 1}
+    for group in job.whole:
         for phase in group.phases:
-            typer.echo(f"{phase.id}  {phase}")
-    minutes, seconds = divmod(round(job.estimate_s()), 60)
-    typer.echo(
-        f"{len(job.phase_ids)} phases of {len(job.groups)} variants, {job.mode} Triton, about {minutes} min {seconds:02d} s"
-    )
+            typer.echo(f"{phase.id}  {phase}{shard_of.get(phase.id, '')}")
+    minutes, seconds = divmod(round(job.estimate_s(max(phases))), 60)
+    in_shards = f" in {len(phases)} shards" if len(phases) > 1 else ""
+    what = f"{sum(phases)} phases of {len(job.whole)} variants{in_shards}, {job.mode} Triton"
+    typer.echo(f"{what}, about {minutes} min {seconds:02d} s")
 
 
 def validate(config_file: str | None, values: dict[str, Any]) -> None:
     """Check a job spec; print every fault, or `ok`."""
     job = load(config_file, values)
-    typer.echo(f"ok: {len(job.phase_ids)} phases")
+    typer.echo(f"ok: {sum(len(group.phases) for group in job.whole)} phases")
 
 
 def status(export_path: ExportPath = ".") -> None:
     """Say what the store of a run holds. Exit code 4 while phases are missing or failed."""
-    from model_analyzer.wire import read_stored
+    from model_analyzer.adapters.stored import read_stored
 
     stored = read_stored(Path(export_path))
-    missing = len(stored.phase_ids) - len(stored.measurements)
+    missing = stored.missing
     typer.echo(f"run of {stored.at}: {len(stored.phase_ids)} phases")
     for name, count in sorted(stored.statuses().items()):
         typer.echo(f"  {name}: {count}")
     typer.echo(f"  not measured yet: {missing}" + (f", {stored.unfinished} of them begun" if stored.unfinished else ""))
-    typer.echo(f"  server-only baseline: {'measured' if stored.baseline else 'not measured yet'}")
+    typer.echo(f"  server-only baseline: {'measured' if stored.baselines else 'not measured yet'}")
     if missing or stored.statuses().get("failed"):
         raise typer.Exit(PHASES_FAILED)
 
 
 def tables(export_path: ExportPath = ".") -> None:
     """Make the CSV files again from the store, and print the summary."""
+    from model_analyzer.adapters import comparison
+    from model_analyzer.adapters.stored import rebuild_tables
     from model_analyzer.adapters.tables import summary
-    from model_analyzer.wire import rebuild_tables
 
     stored = rebuild_tables(Path(export_path))
-    summary(_console(), stored.measurements, stored.layout)
+    if stored.gpu_types is None:
+        summary(console(), stored.measurements, stored.layout)
+    else:
+        comparison.show(console(), stored.comparison())
 
 
 def schema() -> None:

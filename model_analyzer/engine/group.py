@@ -17,7 +17,7 @@ from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError
-from model_analyzer.ports import Clock, Encoder, LoadGenerator, Outputs, Progress, Server, Store
+from model_analyzer.ports import Clock, Encoder, GpuClaims, LoadGenerator, Outputs, Progress, Server, Store
 
 # A phase whose requests fail more often than this has no figures worth the name.
 MAX_FAILURE_RATIO = 0.01
@@ -48,6 +48,7 @@ class Parts:
     outputs: Outputs
     progress: Progress
     clock: Clock
+    claims: GpuClaims | None = None  # None: no other shard is about
 
 
 @dataclass(slots=True)

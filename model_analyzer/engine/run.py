@@ -13,12 +13,16 @@ from model_analyzer.core.reduce import no_gpu_reason, problem_notes, read_teleme
 from model_analyzer.core.search import Search
 from model_analyzer.core.telemetry import cadences, summarise
 from model_analyzer.core.variant import ServerInfo, ServerSettings
-from model_analyzer.engine.group import GroupDriver, Parts, ServerDied, Settings
+from model_analyzer.engine.group import KEEP_PAGES_NS, GroupDriver, Parts, ServerDied, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.errors import ServerError
 
 # A server that dies so often with no model loaded is not worth another start.
 MAX_DEATHS = 2
+# Which GPUs count is seen on the first pages; a source that takes longer is as good as absent.
+FIRST_PAGES_S = 5.0
+# How often a GPU that another shard holds is asked for again.
+CLAIM_EVERY_S = 1.0
 
 
 class Run:
@@ -96,7 +100,24 @@ class Run:
         recorder = self._parts.watch(self._server)
         recorder.start()
         self._recorder = recorder
+        self._claim_gpus(recorder)
         return self._server, recorder
+
+    def _claim_gpus(self, recorder: Recorder) -> None:
+        """Wait until no other shard measures on our GPUs. Raises ExportPathError."""
+        parts = self._parts
+        if parts.claims is None:
+            return
+        recorder.nudge(FIRST_PAGES_S)
+        # In one order everywhere: two shards never hold what the other one waits for.
+        for gpu in select_gpus(recorder.pages(), self._settings.gpus).gpus:
+            said = False
+            while (holder := parts.claims.claim(gpu)) is not None:
+                if not said:
+                    parts.progress.say(f"waiting for {gpu}: another shard measures on it ({holder})")
+                    said = True
+                parts.clock.sleep(CLAIM_EVERY_S)
+                recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
 
     def _stop(self) -> None:
         recorder, self._server, self._recorder = self._recorder, None, None
@@ -155,6 +176,9 @@ class Run:
         return [f"not an empty server: {len(loaded)} models were loaded ({', '.join(loaded[:5])})"] if loaded else []
 
     def _environment(self) -> Environment:
+        """With the GPUs that count: those of other tenants are not where it was measured."""
         version = self._server.version if self._server else ""
-        gpus = self._recorder.latest_gpus() if self._recorder else {}
+        seen = self._recorder.latest_gpus() if self._recorder else {}
+        ours = select_gpus(self._recorder.pages(), self._settings.gpus).gpus if self._recorder else ()
+        gpus = {key: seen[key] for key in ours if key in seen}
         return Environment(version, gpus, platform.node(), os.cpu_count())

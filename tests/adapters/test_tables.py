@@ -55,14 +55,14 @@ def written(
     gpus: dict[str, float] | None = None,
 ) -> list[list[dict[str, str]]]:
     """The rows of the three files, inference, GPU, server, as csv reads them."""
-    write_csvs(export_path, layout, measurements, baseline(gpus or {}))
+    write_csvs(export_path, layout, measurements, [baseline(gpus or {})])
     names = (layout.filename_inference, layout.filename_gpu, layout.filename_server)
     return [list(csv.DictReader(io.StringIO((export_path / name).read_text()))) for name in names]
 
 
 @pytest.mark.parametrize("measurements", [[], [measured(phase())]])
 def test_headers_are_triton_model_analyzers_and_ours_follow(tmp_path: Path, measurements: list[Measurement]) -> None:
-    write_csvs(tmp_path, LAYOUT, measurements, None)
+    write_csvs(tmp_path, LAYOUT, measurements, [])
     heads = {path.name: path.read_text().splitlines()[0] for path in tmp_path.iterdir()}
     for name, head in (("model-inference", INFERENCE), ("model-gpu", GPU_HEAD), ("server-only", SERVER)):
         assert heads[f"metrics-{name}.csv"].startswith(head + ",")
@@ -146,7 +146,7 @@ def test_cells_are_quoted_as_rfc_4180_asks() -> None:
 
 def test_the_users_fields_keep_their_order_and_ours_follow(tmp_path: Path) -> None:
     mine = ("perf_latency_p99", "notes", "model_name", "perf_latency_avg")
-    write_csvs(tmp_path, replace(LAYOUT, inference_fields=mine), [measured(phase())], None)
+    write_csvs(tmp_path, replace(LAYOUT, inference_fields=mine), [measured(phase())], [])
     head, row = csv.reader((tmp_path / LAYOUT.filename_inference).read_text().splitlines())
     rest = [tag for tag in OWN_INFERENCE_FIELDS if tag not in mine]
     assert head == [header(tag) for tag in (*mine, *rest)]
@@ -161,20 +161,20 @@ def test_every_name_of_a_metric_or_column_may_be_a_field(tmp_path: Path) -> None
 
 
 def test_without_a_gpu_the_server_only_row_has_cpu_and_ram_and_says_why_the_rest_is_empty() -> None:
-    (row,) = server_rows(baseline(), LAYOUT)
+    (row,) = server_rows([baseline()], LAYOUT)
     assert (row["model_name"], row["gpu_uuid"], row["gpu_used_memory"]) == ("triton-server", "", "")
     assert (row["cpu_used_ram"], row["cpu_available_ram"], row["cpu_utilization"]) == ("500.0", "7000.0", "12.5")
     assert row["notes"].endswith(f": {NO_GPU}")
 
 
 def test_a_server_only_row_of_a_gpu_tells_the_reason_of_its_own_empty_cells() -> None:
-    (row,) = server_rows(baseline({GPU: 1e9}), replace(LAYOUT, server_fields=("gpu_utilization", "perf_throughput")))
+    (row,) = server_rows([baseline({GPU: 1e9})], replace(LAYOUT, server_fields=("gpu_utilization", "perf_throughput")))
     assert "GPU Utilization (%): stale: dcgm did not refresh" in row["notes"]
     assert "Throughput (infer/sec): the server-only row has no phase" in row["notes"]
 
 
 def test_before_the_baseline_there_is_no_server_only_row() -> None:
-    assert server_rows(None, LAYOUT) == []
+    assert server_rows([], LAYOUT) == []
 
 
 def test_a_phase_on_several_gpus_has_a_row_for_each() -> None:

@@ -9,14 +9,14 @@ from model_analyzer import __version__
 from model_analyzer.cli.flags import ANSWERED, FLAGS
 from model_analyzer.cli.main import register
 
-COMMANDS = ("profile", "plan", "validate", "status", "tables", "schema")
+COMMANDS = ("profile", "plan", "validate", "status", "tables", "merge", "schema")
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ("profil -f x", "error: command line: no such command: profil; did you mean profile?"),
-        ("xyz", "error: command line: no such command: xyz; use one of profile, plan, validate, status, tables, schema"),
+        ("xyz", "error: command line: no such command: xyz; use one of profile, plan, validate, status, tables, merge, schema"),
         ("analyze", "error: command line: no such command: analyze; the tables are made by `profile`, and again by `tables`"),
         ("profile --confg-file x", "error: command line: no such flag: --confg-file; did you mean --config-file?"),
         ("plan --concurency 1", "error: command line: no such flag: --concurency; did you mean --concurrency?"),

@@ -1,0 +1,98 @@
+"""The comparison table: a row for each phase and GPU type, as a CSV file and on the console."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from model_analyzer.adapters.tables import format_number, format_value
+from model_analyzer.core.comparison import Compared
+from model_analyzer.core.metric import METRICS, header
+
+FILENAME = "metrics-comparison.csv"
+# The figures of the table, and how each is called where space is short.
+FIGURES = {
+    "perf_throughput": "infer/s",
+    "perf_throughput_ci": "+-",
+    "perf_latency_p99": "p99 ms",
+    "gpu_used_memory_max": "GPU MB",
+    "gpu_utilization": "GPU %",
+    "energy_per_inference": "J/infer",
+}
+COST = "Cost per Million Inferences"
+COST_DIGITS = 6
+UNKNOWN_TYPE = "unknown"
+
+
+def to_csv(rows: Sequence[Compared]) -> str:
+    """RFC 4180 text with a header line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    about = [header(tag) for tag in ("model_name", "model_config_path", "batch_size", "concurrency", "request_rate")]
+    writer.writerow([*about, "GPU Type", "GPUs", *map(header, FIGURES), COST, header("status"), header("notes")])
+    for row in rows:
+        m, load = row.measurement, row.measurement.phase.load
+        value = format_number(load.value)
+        writer.writerow(
+            [
+                m.phase.variant.model,
+                m.phase.variant.name,
+                m.phase.batch_size,
+                value if load.kind == "concurrency" else "",
+                value if load.kind == "request_rate" else "",
+                row.gpu_type,
+                row.gpus or "",
+                *(format_value(METRICS[tag], m.values.get(tag)) for tag in FIGURES),
+                _cost(row),
+                m.status,
+                _notes(row),
+            ]
+        )
+    return out.getvalue()
+
+
+def _cost(row: Compared) -> str:
+    return "" if row.cost is None else f"{row.cost:.{COST_DIGITS}f}"
+
+
+def _notes(row: Compared) -> str:
+    """Why the row is not ok, and why a cell is empty; equal reasons together."""
+    m = row.measurement
+    why = list(m.notes[:1]) if m.status != "ok" else []
+    empty: dict[str, list[str]] = {}
+    for tag in FIGURES:
+        if m.values.get(tag) is None and tag in m.reasons:
+            empty.setdefault(m.reasons[tag], []).append(header(tag))
+    if not row.gpu_type:
+        empty.setdefault("no DCGM exporter said which GPU it was", []).append("GPU Type")
+    if row.cost is None:
+        empty.setdefault(row.no_cost, []).append(COST)
+    return " | ".join((*why, *(f"{', '.join(headers)}: {reason}" for reason, headers in empty.items())))
+
+
+def show(console: Console, rows: Sequence[Compared]) -> None:
+    """Print the comparison; a phase is named once, in front of its GPU types."""
+    table = Table(title="Comparison", header_style="bold", pad_edge=False)
+    for column in ("Variant", "Batch", "Load", "GPU type", "GPUs", *FIGURES.values(), "Cost/million", "Status"):
+        left = column in ("Variant", "GPU type", "Status")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "Status")
+    before: tuple[str, ...] = ()
+    for row in rows:
+        m, load = row.measurement, row.measurement.phase.load
+        rate = "/s" if load.kind == "request_rate" else ""
+        named = (m.phase.variant.name, str(m.phase.batch_size), format_number(load.value) + rate)
+        figures = [format_value(METRICS[tag], m.values.get(tag)) or "-" for tag in FIGURES]
+        table.add_row(
+            *(named if named != before else ("", "", "")),
+            row.gpu_type or UNKNOWN_TYPE,
+            str(row.gpus or "-"),
+            *figures,
+            _cost(row) or "-",
+            m.status,
+        )
+        before = named
+    console.print(table)

@@ -1,0 +1,55 @@
+"""What a run need not measure again, and what it has to, as it finds its own store and those beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from model_analyzer.adapters import store
+from model_analyzer.core.hardware import holds, shown
+from model_analyzer.errors import ExportPathError
+
+
+def take_over(
+    opened: store.JsonlStore, beside: Iterable[Path], phase_ids: Sequence[str], baseline_id: str
+) -> list[str]:
+    """Copy into the open store what other stores of the same run have finished here; what to say of it.
+
+    beside: folders of stores, read without their locks: another shard may be writing there. One that cannot be read
+    costs only what it holds. Raises ExportPathError where ours cannot be written.
+    """
+    said, taken, wanted = [], 0, frozenset(phase_ids)
+    for folder in beside:
+        if folder == opened.path.parent:
+            continue
+        try:
+            other = store.read(folder)
+        except ExportPathError as error:
+            said.append(f"{error}; what it holds is measured again")
+            continue
+        other.here = opened.contents.here
+        ours = opened.contents.measurements
+        for phase_id, measurement in other.measurements.items():
+            known = ours.get(phase_id)
+            if phase_id in wanted and measurement.status != "failed" and (known is None or known.status == "failed"):
+                opened.add_measurement(measurement)
+                taken += 1
+        if phase_ids and baseline_id in other.baselines and baseline_id not in opened.contents.baselines:
+            opened.add_baseline(other.baselines[baseline_id])
+    if taken:
+        said.append(
+            f"{taken} phases were measured by other shards of this run, or by a run with another number of them"
+        )
+    return said
+
+
+def elsewhere(contents: store.Contents, phase_ids: Sequence[str]) -> list[str]:
+    """What to say of phases that were measured on other GPU types only."""
+    here, measured, wanted = contents.here, contents.measurements, frozenset(phase_ids)
+    aside = [key for key in contents.rows if key[0] in wanted and key[0] not in measured and not holds(key[1], here)]
+    if not aside:
+        return []
+    count = len({phase_id for phase_id, _ in aside})
+    types = ", ".join(dict.fromkeys(shown(types) for _, types in aside))
+    what = f"{count} phases were measured on {types}; this is {shown(here)}"
+    return [f"{what}: measured again here; the others stay in the store"]
