@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,6 @@ from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.gpu_locks import GpuLocks
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.adapters.resume import elsewhere, take_over
-from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Group, content_id, plan
@@ -314,7 +313,7 @@ def _run(
         server=server,
         generator=generator,
         encoder=TritonEncoder(),
-        watch=lambda info: Recorder(_samplers(job.spec, info), job.spec.monitoring_interval, clock),
+        watch=lambda info: Recorder(_samplers(job.spec, info, progress.say), job.spec.monitoring_interval, clock),
         store=opened,
         outputs=outputs,
         progress=progress,
@@ -328,58 +327,53 @@ def _run(
 
     interruption.hurry = hurry
     try:
-        Run(parts, _settings(job.spec)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
+        Run(parts, _settings(job)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
     finally:
         generator.close()
 
 
-def _samplers(spec: JobSpec, server: ServerInfo) -> list[Sampler]:
+def _samplers(spec: JobSpec, server: ServerInfo, say: Callable[[str], None]) -> list[Sampler]:
     from model_analyzer.adapters.telemetry.host import HostSampler
+    from model_analyzer.adapters.telemetry.sources import exporters
     from model_analyzer.adapters.telemetry.triton import TritonSampler
 
-    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *_exporters(spec)]
-
-
-def _exporters(spec: JobSpec) -> list[Sampler]:
-    from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
-
-    return [] if spec.dcgm_disable else [DcgmSampler(url) for url in spec.dcgm_exporter_url]
+    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *exporters(spec, os.environ, say)]
 
 
 def _gpu_types(job: Job) -> GpuTypes:
     """The GPU types that this run will measure on; unknown where no exporter can be read now."""
+    from model_analyzer.adapters.telemetry.sources import exporters, gpu_choice
     from model_analyzer.adapters.telemetry.triton import TritonSampler
 
-    spec, exporters = job.spec, _exporters(job.spec)
-    if not exporters:
+    spec = job.spec
+    # What is found, or not, is told once, by the run itself.
+    found = exporters(spec, os.environ, say=lambda _: None)
+    if not found:
         return UNKNOWN
     # A server that is up already narrows the exporter's GPUs down to its own.
     triton = [TritonSampler(spec.triton_metrics_url)] if job.mode == "remote" else []
-    return types_on([sampler.sample() for sampler in (*exporters, *triton)], _gpu_choice(spec))
+    pages = [sampler.sample() for sampler in (*found, *triton)]
+    return types_on(pages, gpu_choice(spec, job.mode, os.environ))
 
 
-def _settings(spec: JobSpec) -> Settings:
+def _settings(job: Job) -> Settings:
+    from model_analyzer.adapters.telemetry.sources import gpu_choice
+
+    spec = job.spec
     return Settings(
         rule=_rule(spec),
         slice_s=spec.slice_seconds,
         request_timeout_s=spec.request_timeout_seconds,
         min_gpu_samples=spec.min_gpu_samples,
         tls={model.name: model.tls for model in spec.models()},
-        gpus=_gpu_choice(spec),
+        gpus=gpu_choice(spec, job.mode, os.environ),
         baseline_s=spec.duration_seconds,
     )
 
 
-def _gpu_choice(spec: JobSpec) -> GpuChoice:
-    return GpuChoice(_wanted_gpus(spec), os.environ.get("POD_NAME", ""), os.environ.get("POD_NAMESPACE", ""))
-
-
-def _wanted_gpus(spec: JobSpec) -> tuple[str, ...] | None:
-    return None if spec.gpus == ("all",) else spec.gpus
-
-
 def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Server:
     """The server of the job's launch mode, not started yet."""
+    from model_analyzer.adapters.telemetry.sources import wanted_gpus
     from model_analyzer.adapters.triton.launch import Launch
 
     spec = job.spec
@@ -391,7 +385,7 @@ def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Serv
         monitoring_interval_s=spec.monitoring_interval,
         protocol=spec.client_protocol,
         tls=next((model.tls for model in spec.models()), None),
-        gpus=_wanted_gpus(spec),
+        gpus=wanted_gpus(spec),
         ready_timeout_s=spec.server_start_timeout_seconds,
         say=progress.say,
     )

@@ -96,12 +96,13 @@ def in_cluster() -> bool:
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn whatever the client raises for a call into a KubernetesError."""
-    from kubernetes.client.exceptions import ApiException
+    from kubernetes.client.exceptions import OpenApiException
     from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (ApiException, HTTPError, OSError) as error:
+    # ValueError: what answers there is no API server, or a proxy before it.
+    except (OpenApiException, HTTPError, OSError, ValueError) as error:
         fault = _fault(error)
         explained = KubernetesError(fault.where, fault.what, fault.fix)
         explained.status = getattr(error, "status", None) or None
@@ -115,7 +116,8 @@ def explain(error: Exception) -> str:
 
 def _no_token() -> KubernetesError:
     what = f"no service account token is mounted at {TOKEN}"
-    return KubernetesError("kubernetes API", what, "set automountServiceAccountToken: true in the pod")
+    fix = "set automountServiceAccountToken: true in the pod (the chart does where dcgm.discovery or annotateJob is on)"
+    return KubernetesError("kubernetes API", what, fix)
 
 
 def _bounded(connection: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Sequence
 from time import monotonic_ns
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -15,6 +17,19 @@ LEAST_RATE_NS = 100_000_000
 AVAILABLE = Series("host memory available", "")
 MEMORY = Series("server processes (USS)", "")
 CPU = Series("server processes", "")
+
+
+def is_here(endpoint: str) -> bool:
+    """Whether an endpoint (host:port or an URL) is on this host, which in a pod is the pod. Names are not resolved."""
+    host = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}").hostname or ""
+    if host in ("localhost", os.uname().nodename.lower()):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    own = {each.address.partition("%")[0] for found in psutil.net_if_addrs().values() for each in found}
+    return address.is_loopback or str(address) in own
 
 
 class HostSampler:
