@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from model_analyzer.loadgen.http import BACKOFF_FIRST_NS, BACKOFF_LAST_NS, DRAIN_NS, OPEN_LOOP_CONNECTIONS
+from model_analyzer.loadgen.driver import BACKOFF_FIRST_NS, BACKOFF_LAST_NS, DRAIN_NS, OPEN_LOOP_CONNECTIONS
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.schedule import send_times_ns
 from model_analyzer.loadgen.tally import REPORT_EVERY_NS, Tally

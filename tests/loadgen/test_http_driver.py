@@ -23,7 +23,7 @@ from scripted_server import (
     scheduled,
 )
 
-from model_analyzer.loadgen import http
+from model_analyzer.loadgen import driver
 from model_analyzer.loadgen.schedule import send_times_ns
 
 MS = 1_000_000
@@ -286,8 +286,8 @@ def test_refused_connections_back_off() -> None:
 def test_a_large_body_reaches_a_slow_reader_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = [bytes([n]) * 4_000_000 for n in range(3)]
     rests = []
-    send_rest = http.Driver._send_rest
-    monkeypatch.setattr(http.Driver, "_send_rest", lambda *given: (rests.append(1), send_rest(*given)))
+    send_rest = driver.Driver._send_rest
+    monkeypatch.setattr(driver.Driver, "_send_rest", lambda *given: (rests.append(1), send_rest(*given)))
 
     def script(peer: Peer) -> None:
         time.sleep(0.05)
@@ -406,7 +406,7 @@ def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
 
 
 def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "OPEN_LOOP_CONNECTIONS", 1)
+    monkeypatch.setattr(driver, "OPEN_LOOP_CONNECTIONS", 1)
 
     def script(peer: Peer) -> None:
         while peer.request() is not None:

@@ -1,0 +1,433 @@
+"""The loop that both protocols share: connections in one epoll, closed and open load, back-off, timeouts, drain.
+
+A connection has one request in flight. Latency runs from just before the first
+byte is sent (open loop: from the scheduled time) to the last byte received.
+http.py and grpc.py say what a request and a reply are.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import select
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from time import monotonic_ns
+from typing import Generic, TypeVar
+
+from model_analyzer.loadgen.order import Order, tls_context
+from model_analyzer.loadgen.schedule import send_times_ns
+from model_analyzer.loadgen.tally import Tally
+
+READ_SIZE = 1 << 18
+# Events taken at once: the rest waits in the kernel's queue, which goes round.
+EVENTS = 64
+# Pieces given to the kernel at once; it takes 1024.
+PIECES = 256
+# After `stop` requests in flight get this long to come back, so that they do not burden the next slice.
+DRAIN_NS = 1_000_000_000
+BACKOFF_FIRST_NS = 10_000_000
+BACKOFF_LAST_NS = 1_000_000_000
+OPEN_LOOP_CONNECTIONS = 1024
+# A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
+PROBE_S = 2.0
+# Shapes of replies that are known by their bytes.
+KNOWN = 256
+# A request is in flight from SENDING on. GREETING: the server has yet to say what it takes (HTTP/2). RESTING: backs off.
+# WAITING: sent whole, not a byte of the reply yet.
+CONNECTING, HANDSHAKE, GREETING, FREE, RESTING, SENDING, WAITING, READING = range(8)
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Connection:
+    """A socket, its state, and the request in flight on it."""
+
+    __slots__ = ("failures", "sock", "started_ns", "state", "unsent")
+
+    def __init__(self) -> None:
+        self.sock: socket.socket | None = None
+        self.state = FREE
+        self.started_ns = 0
+        # What the socket did not take yet.
+        self.unsent: deque[memoryview] = deque()
+        self.failures = 0
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Driver(ABC, Generic[C]):
+    """One order."""
+
+    def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
+        self._order, self._control, self._tally = order, control, tally
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, C] = {}
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+        self._inflight = 0
+        self._stopped_ns: int | None = None
+        self._resume: list[tuple[int, int, C]] = []
+        self._tls = tls_context(order.tls) if order.tls else None
+        self._address = _address(order.host, order.port)
+        self._open_loop = order.kind == "request_rate"
+        self._free: deque[C] = deque()
+        self._waiting: deque[int] = deque()
+        self._connections: list[C] = []
+
+    # -- the protocol's part -------------------------------------------------------------------
+
+    @abstractmethod
+    def _new_connection(self) -> C:
+        """A connection without a socket."""
+
+    @abstractmethod
+    def _opened(self, conn: C) -> None:
+        """The socket is connected, and secure where it is to be."""
+
+    @abstractmethod
+    def _send(self, conn: C, started_ns: int) -> None:
+        """Send the next request; its latency counts from `started_ns`."""
+
+    @abstractmethod
+    def _all_sent(self, conn: C, sock: socket.socket) -> None:
+        """The socket has taken what it had left over before."""
+
+    @abstractmethod
+    def _received(self, conn: C, size: int, now: int) -> None:
+        """So many bytes lie in the buffer; 0: the server closed."""
+
+    def _forget(self, conn: C) -> None:
+        """The socket is gone: drop what was known of it."""
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Send until told to stop, then drain."""
+        self._epoll.register(self._control.fileno(), IN)
+        now = monotonic_ns()
+        try:
+            schedule = self._begin(now)
+            due = next(schedule, None)
+            while not self._finished(now):
+                events = self._poll(self._wait_s(due, now))
+                woke_ns = monotonic_ns()
+                for fd, event in events:
+                    self._handle(fd, event)
+                now = monotonic_ns()
+                if events and now - woke_ns > self._tally.lag_ns:
+                    self._tally.lag_ns = now - woke_ns
+                if due is not None and due <= now:
+                    due = self._send_due(schedule, due, now)
+                self._tick(now)
+        finally:
+            self._close_all()
+
+    def _begin(self, start_ns: int) -> Iterator[int]:
+        if self._open_loop:
+            times = send_times_ns(self._order.value, self._order.distribution, self._order.seed)
+            return (start_ns + time for time in times)
+        for _ in range(int(self._order.value)):
+            self._add_connection()
+        return iter(())
+
+    def _finished(self, now: int) -> bool:
+        return self._stopped_ns is not None and (not self._inflight or now - self._stopped_ns > DRAIN_NS)
+
+    def _wait_s(self, due: int | None, now: int) -> float:
+        until = self._tally.next_report_ns
+        if due is not None and due < until and self._stopped_ns is None:
+            until = due
+        if self._resume and self._resume[0][0] < until:
+            until = self._resume[0][0]
+        return (until - now) / 1e9 if until > now else 0.0
+
+    def _poll(self, wait_s: float) -> list[tuple[int, int]]:
+        # select() on the epoll descriptor waits in microseconds, epoll itself in milliseconds only.
+        if wait_s and self._open_loop:
+            select.select([self._epoll.fileno()], (), (), wait_s)
+            wait_s = 0
+        return self._epoll.poll(wait_s, EVENTS)
+
+    def _handle(self, fd: int, event: int) -> None:
+        conn = self._by_fd.get(fd)
+        if conn is None:
+            if fd == self._control.fileno():
+                self._stop()
+            return
+        sock = conn.sock
+        assert sock is not None
+        if conn.state >= WAITING:
+            self._read(conn, sock)
+        elif conn.state == CONNECTING:
+            self._connected(conn, sock)
+        elif conn.state == HANDSHAKE:
+            assert isinstance(sock, ssl.SSLSocket)
+            self._shake_hands(conn, sock)
+        elif event & OUT and not event & IN:
+            self._send_rest(conn, sock)
+        else:
+            self._read(conn, sock)
+
+    def _stop(self) -> None:
+        self._control.recv(64)  # b"" too: an analyzer that is gone is a stop
+        self._epoll.unregister(self._control.fileno())
+        self._stopped_ns = monotonic_ns()
+        self._waiting.clear()
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def _add_connection(self) -> None:
+        conn = self._new_connection()
+        self._connections.append(conn)
+        self._connect(conn)
+
+    def _connect(self, conn: C) -> None:
+        family, kind, proto, _, address = self._address
+        sock = socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        conn.sock, conn.state, conn.started_ns = sock, CONNECTING, monotonic_ns()
+        self._by_fd[sock.fileno()] = conn
+        self._epoll.register(sock.fileno(), OUT)
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            self._fail(conn, _connect_failure(code))
+
+    def _connected(self, conn: C, sock: socket.socket) -> None:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(conn, _connect_failure(code))
+        elif self._tls is None:
+            self._ready(conn, sock)
+        else:
+            self._begin_tls(conn, sock, self._tls)
+
+    def _begin_tls(self, conn: C, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        fd = sock.fileno()
+        try:
+            secure = tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self._order.host)
+        except OSError as error:  # the peer is gone again; the descriptor with it
+            self._by_fd.pop(fd, None)
+            conn.sock = None
+            self._fail(conn, f"TLS handshake failed: {reason(error)}")
+            return
+        conn.sock, conn.state = secure, HANDSHAKE
+        self._shake_hands(conn, secure)
+
+    def _shake_hands(self, conn: C, sock: ssl.SSLSocket) -> None:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._epoll.modify(sock.fileno(), IN)
+        except ssl.SSLWantWriteError:
+            self._epoll.modify(sock.fileno(), OUT)
+        except OSError as error:  # ssl.SSLError is one
+            self._fail(conn, f"TLS handshake failed: {reason(error)}")
+        else:
+            self._ready(conn, sock)
+
+    def _ready(self, conn: C, sock: socket.socket) -> None:
+        self._epoll.modify(sock.fileno(), IN)
+        self._opened(conn)
+
+    def _renew(self, conn: C) -> None:
+        """The connection ends with what it has done."""
+        self._close(conn)
+        conn.state = FREE
+        if self._stopped_ns is None:
+            self._connect(conn)
+
+    def _close(self, conn: C) -> None:
+        """Free the socket. Whoever calls says what becomes of the connection."""
+        if conn.sock is not None:
+            fd = conn.sock.fileno()
+            self._by_fd.pop(fd, None)
+            self._epoll.unregister(fd)
+            conn.sock.close()
+            conn.sock = None
+        conn.unsent.clear()
+        self._forget(conn)
+
+    def _close_all(self) -> None:
+        for conn in self._connections:
+            self._close(conn)
+        self._epoll.close()
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def _send_next(self, conn: C, now: int) -> None:
+        """The connection is free: send, or wait for the next due time."""
+        if self._stopped_ns is not None:
+            conn.state = FREE
+        elif not self._open_loop:
+            self._send(conn, now)
+        elif self._waiting:
+            self._send_late(conn, self._waiting.popleft(), now)
+        else:
+            conn.state = FREE
+            self._free.append(conn)
+
+    def _send_due(self, schedule: Iterator[int], due: int, now: int) -> int:
+        """Open loop: send what is due; a request waits for a connection where none is free, and its wait counts."""
+        while due <= now and self._stopped_ns is None:
+            if self._free:
+                self._send_late(self._free.popleft(), due, now)
+            else:
+                self._waiting.append(due)
+                # While one backs off the server is in trouble: more connections would not help it.
+                if not self._resume and len(self._connections) < OPEN_LOOP_CONNECTIONS:
+                    self._add_connection()
+            due = next(schedule)
+        return due
+
+    def _send_late(self, conn: C, due: int, now: int) -> None:
+        if now - due > self._tally.send_lag_ns:
+            self._tally.send_lag_ns = now - due
+        self._send(conn, due)
+
+    def _put(self, conn: C, data: bytes | memoryview) -> None:
+        """Send a request that is one piece; the rest of it when the socket takes more."""
+        try:
+            sent = conn.sock.send(data)  # type: ignore[union-attr]
+        except BLOCKED:
+            sent = 0
+        except OSError as error:
+            conn.state = SENDING
+            self._fail(conn, reason(error))
+            return
+        if sent == len(data):
+            conn.state = WAITING
+            return
+        conn.state = SENDING
+        conn.unsent.append(memoryview(data)[sent:])
+        self._epoll.modify(conn.sock.fileno(), IN | OUT)  # type: ignore[union-attr]
+
+    def _send_rest(self, conn: C, sock: socket.socket) -> None:
+        unsent = conn.unsent
+        try:
+            # An SSLSocket has no sendmsg.
+            sent = sock.sendmsg(islice(unsent, PIECES)) if self._tls is None else sock.send(unsent[0])
+        except BLOCKED:
+            return
+        except OSError as error:
+            self._broken(conn, reason(error))
+            return
+        while sent:
+            piece = unsent.popleft()
+            if sent < len(piece):
+                unsent.appendleft(piece[sent:])
+                return
+            sent -= len(piece)
+        if not unsent:
+            self._all_sent(conn, sock)
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _read(self, conn: C, sock: socket.socket) -> None:
+        try:
+            size = sock.recv_into(self._buffer)
+        except BLOCKED:
+            return
+        except OSError as error:
+            self._broken(conn, reason(error))
+            return
+        self._received(conn, size, monotonic_ns())
+
+    def _broken(self, conn: C, reason: str) -> None:
+        """The connection broke, or said something nobody had asked for. That costs a request only where one is in flight."""
+        if conn.state >= SENDING or conn.state == GREETING:
+            self._fail(conn, reason)
+            return
+        self._close(conn)
+        if conn in self._free:
+            # Open loop: another one is made when a request needs it.
+            self._free.remove(conn)
+            self._connections.remove(conn)
+
+    def _succeeded(self, conn: C, now: int) -> None:
+        self._tally.done.append(now)
+        self._tally.latency.append(now - conn.started_ns)
+        self._inflight -= 1
+        conn.failures = 0
+
+    # -- failures ------------------------------------------------------------------------------
+
+    def _refused(self, conn: C, problem: str, close: bool) -> None:
+        """A whole reply that is none."""
+        self._tally.failed(problem)
+        self._inflight -= 1
+        self._rest(conn, close)
+
+    def _fail(self, conn: C, message: str) -> None:
+        self._tally.failed(message)
+        if conn.state >= SENDING:
+            self._inflight -= 1
+        self._rest(conn, close=True)
+
+    def _rest(self, conn: C, close: bool) -> None:
+        """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
+        if close:
+            self._close(conn)
+        conn.failures += 1
+        conn.state = RESTING
+        now = monotonic_ns()
+        if self._open_loop and not close:
+            # The schedule is the limit already.
+            self._send_next(conn, now)
+            return
+        pause = min(BACKOFF_FIRST_NS << min(conn.failures - 1, 10), BACKOFF_LAST_NS)
+        heapq.heappush(self._resume, (now + pause, id(conn), conn))
+
+    def _tick(self, now: int) -> None:
+        """Wake those that backed off; now and then look for timeouts and report."""
+        while self._resume and self._resume[0][0] <= now:
+            conn = heapq.heappop(self._resume)[2]
+            if conn.sock is not None:
+                self._send_next(conn, now)
+            elif self._stopped_ns is None:
+                self._connect(conn)
+        if now < self._tally.next_report_ns:
+            return
+        self._time_out(now - self._order.timeout_ns)
+        self._tally.report(now, self._inflight)
+
+    def _time_out(self, before_ns: int) -> None:
+        """Give up what began before."""
+        within = f"within {self._order.timeout_ns / 1e9:g} s"
+        for conn in self._connections:
+            if conn.state not in (FREE, RESTING) and conn.started_ns < before_ns:
+                self._fail(conn, f"timeout: no {'reply' if conn.state >= SENDING else 'connection'} {within}")
+        while self._waiting and self._waiting[0] < before_ns:
+            self._waiting.popleft()
+            self._tally.failed(f"timeout: no free connection {within}")
+
+
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+def _address(host: str, port: int) -> AddressInfo:
+    """The first address that takes a connection; where none does, the first."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if len(addresses) > 1:
+        for found in addresses:
+            with socket.socket(found[0], found[1], found[2]) as probe:
+                probe.settimeout(PROBE_S)
+                if probe.connect_ex(found[4]) == 0:
+                    return found  # type: ignore[return-value]
+    return addresses[0]  # type: ignore[return-value]
+
+
+def _connect_failure(code: int) -> str:
+    return f"cannot connect: {os.strerror(code)}"
+
+
+def reason(error: OSError) -> str:
+    """Why a connection broke."""
+    return f"connection broke: {error.strerror or error}"
