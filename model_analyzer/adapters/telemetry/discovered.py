@@ -59,7 +59,7 @@ class DiscoveredSampler:
             return Page(self.name, "", monotonic_ns(), problem=self._told)
         if page.gpus:
             others = f", one of {self._among} on the node" if self._among > 1 else ""
-            self._tell(f"DCGM exporter {self._exporter} at {page.origin}{others}: {len(page.gpus)} GPUs")
+            self._tell(f"DCGM exporter {self._exporter} at {page.origin}{others}; GPUs: {len(page.gpus)}")
         return page
 
     def _may_look(self) -> bool:
