@@ -125,6 +125,8 @@ def _by_run(folders: Iterable[Path], out: Path) -> dict[Path, list[Path]]:
     for given in folders:
         folder = given.absolute()
         stores = [each for each in store.stores_of(folder) if each != out.absolute()]
+        if not stores and folder == out.absolute():
+            raise SpecError(str(given), "is to be merged into itself", "name another folder with -o")
         if not stores:
             raise _no_store(given)
         is_shard = re.fullmatch(rf"{store.SHARD}\d+", folder.name)

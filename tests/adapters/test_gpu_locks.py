@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -54,13 +53,17 @@ def test_leaving_frees_every_gpu(tmp_path: Path) -> None:
         assert third.claim(GPU) is None
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_refused_claim_leaves_no_file_open(tmp_path: Path) -> None:
     with GpuLocks(tmp_path) as first, GpuLocks(tmp_path) as second:
         first.claim(GPU)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         for _ in range(20):
             assert second.claim(GPU) is not None
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
 
 def test_no_name_on_a_metrics_page_leaves_the_folder(tmp_path: Path) -> None:

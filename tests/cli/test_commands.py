@@ -125,3 +125,79 @@ def test_profile_measures_the_job(command: Command, job: Path, measured: list[An
     assert command("profile", "-f", str(job), "-e", "out").code == 0
     (one,) = measured
     assert (len(one.phase_ids), one.export_path.name) == (8, "out")
+
+
+# -- shards --------------------------------------------------------------------------------------------
+
+
+def test_plan_says_which_shard_has_which_phase_and_how_long_the_longest_takes(command: Command, job: Path) -> None:
+    plain = command("plan", "-f", str(job)).out.splitlines()
+    ended = command("plan", "-f", str(job), "--shards", "2")
+    *phases, total = ended.out.splitlines()
+    assert ended.code == 0, "no index is needed to see the plan"
+    shards = ["shard 0"] * 4 + ["shard 1"] * 4
+    assert phases == [f"{line}  {shard}" for line, shard in zip(plain[:-1], shards, strict=True)]
+    assert total.startswith("8 phases of 2 variants in 2 shards, embedded Triton, about ")
+    assert total.rpartition("about ")[2] != plain[-1].rpartition("about ")[2]
+
+
+def test_a_shard_measures_its_part_in_a_folder_of_its_own(
+    command: Command, job: Path, measured: list[Any], tmp_path: Path
+) -> None:
+    for index in "01":
+        assert command("profile", "-f", str(job), "-e", "out", "--shards", "2", "--shard-index", index).code == 0
+    first, second = measured
+    assert [{group.variant.model for group in each.groups} for each in measured] == [{"a"}, {"b"}]
+    assert (first.export_path, second.export_path) == (tmp_path / "out/shard-0", tmp_path / "out/shard-1")
+    assert first.whole == second.whole
+
+
+def test_an_indexed_job_says_which_shard_it_is(
+    command: Command, job: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    command("profile", "-f", str(job), "--shards", "2")
+    command("profile", "-f", str(job), "--shards", "2", "--shard-index", "0")
+    command("profile", "-f", str(job))
+    assert [each.shard for each in measured] == [1, 0, None], "the flag wins; without shards it says nothing"
+
+
+@pytest.mark.parametrize(
+    ("flags", "index", "error"),
+    [
+        ("--shards 2", None, "shards: 2 shards, and nothing says which one this run is; give --shard-index 0 to 1 (an Indexed Job sets JOB_COMPLETION_INDEX)"),
+        ("--shards 2 --shard-index 2", None, "shard_index: shard 2 of 2: they count from 0; use 0 to 1, or more shards"),
+        ("--shard-index 1", None, "shard_index: shard 1 of 1: they count from 0; give the number of shards, too"),
+        ("--shards 2", "2", "JOB_COMPLETION_INDEX: shard 2 of 2: they count from 0; use 0 to 1, or more shards"),
+        ("--shards 2", "one", "JOB_COMPLETION_INDEX: is 'one'; give --shard-index 0 to 1"),
+    ],
+)  # fmt: skip
+def test_a_shard_that_is_none_is_an_error(
+    command: Command,
+    job: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    index: str | None,
+    error: str,
+) -> None:
+    if index is None:
+        monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
+    else:
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", index)
+    ended = command("profile", "-f", str(job), "-e", "out", *flags.split())
+    assert (ended.code, ended.errors) == (2, [f"error: {error}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_surplus_shard_says_so_writes_empty_tables_and_is_no_failure(
+    command: Command, job: Path, tmp_path: Path
+) -> None:
+    bound = ("--latency-budget", "1")
+    ended = command("profile", "-f", str(job), "-e", "out", "--shards", "3", "--shard-index", "2", *bound)
+    assert ended.code == 0
+    assert "shard 2 has nothing to measure: 3 shards, 2 variants; a variant is measured by one shard" in ended.err
+    written = sorted(path.name for path in (tmp_path / "out" / "shard-2").glob("*.csv"))
+    assert written == ["metrics-model-gpu.csv", "metrics-model-inference.csv", "metrics-server-only.csv"]
+    assert len((tmp_path / "out" / "shard-2" / written[1]).read_text().splitlines()) == 1, "the header"
+    assert command("status", "-e", "out/shard-2").code == 0

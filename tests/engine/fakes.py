@@ -234,6 +234,21 @@ class FakeStore:
 
 
 @dataclass
+class FakeClaims:
+    """Other shards that hold GPUs for a while. busy: GPU -> how often it is refused. asked: every claim, in order."""
+
+    busy: dict[str, int] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def claim(self, gpu: str) -> str | None:
+        self.asked.append(gpu)
+        if self.busy.get(gpu):
+            self.busy[gpu] -= 1
+            return "process 7 on node-1"
+        return None
+
+
+@dataclass
 class FakeOutputs:
     store: FakeStore
     seen: list[int] = field(default_factory=list)
@@ -276,6 +291,8 @@ class World:
         self.progress = FakeProgress()
         self.rule = StopRule("fixed", min_s=1.0, max_s=2.0)
         self.min_gpu_samples = 0
+        self.claims: FakeClaims | None = None
+        self.choice = GpuChoice()
 
     def run(self, search: Search | Sequence[Group], baseline: str | None = None) -> list[Measurement]:
         """Measure; the search is a Sweep where groups are given. Raises what the engine raises."""
@@ -293,10 +310,11 @@ class World:
             outputs=self.outputs,
             progress=self.progress,
             clock=self.clock,
+            claims=self.claims,
         )
 
     def settings(self) -> Settings:
-        return Settings(self.rule, 0.5, 10.0, self.min_gpu_samples, {}, GpuChoice(), baseline_s=1.0)
+        return Settings(self.rule, 0.5, 10.0, self.min_gpu_samples, {}, self.choice, baseline_s=1.0)
 
     def driven(self) -> list[tuple[int, int]]:
         """(batch size, load) of every slice, in order."""

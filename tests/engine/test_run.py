@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
-from fakes import Replies, World, group
+from fakes import FakeClaims, Replies, World, group
 
+from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.load import LoadOrder
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Group
 from model_analyzer.core.search import Sweep
+from model_analyzer.core.telemetry import Gpu, Page
 from model_analyzer.core.variant import ServerSettings
 from model_analyzer.errors import ExportPathError, Interrupted, LoadGeneratorError, ServerError
 
@@ -218,3 +220,64 @@ def test_another_search_drives_the_same_engine(world: World) -> None:
     assert [int(m.phase.load.value) for m in world.store.measurements] == [1, 2, 4, 8]
     assert [len(told) for told in search.told] == [1] * 4
     assert search.best == pytest.approx(400)
+
+
+# -- other shards of the run --------------------------------------------------------------------------
+
+
+def test_a_gpu_that_another_shard_holds_is_waited_for_before_anything_is_measured(world: World) -> None:
+    world.sampler.gpu, world.claims = "GPU-a", FakeClaims({"GPU-a": 3})
+    began_ns, loads = world.clock.now_ns(), world.generator.orders
+    world.run([group()], baseline="b")
+    (baseline,) = world.store.baselines
+    assert world.claims.asked == ["GPU-a"] * 4
+    said = "waiting for GPU-a: another shard measures on it (process 7 on node-1)"
+    assert [line for line in world.progress.said if "waiting" in line] == [said]
+    assert world.progress.said.index(said) < world.progress.said.index("server-only baseline: 1 s")
+    assert world.clock.now_ns() - began_ns >= 3e9
+    assert list(baseline.gpus) == ["GPU-a"]
+    assert loads
+
+
+def test_a_server_that_is_started_again_claims_its_gpus_again(world: World) -> None:
+    world.sampler.gpu, world.claims = "GPU-a", FakeClaims()
+    dying(world, at=[2])
+    world.run([group([1], [1, 8])])
+    assert world.claims.asked == ["GPU-a"] * world.server.events.count("start")
+    assert world.server.events.count("start") == 2
+
+
+def test_without_a_gpu_there_is_nothing_to_claim(world: World) -> None:
+    world.claims = FakeClaims()
+    world.run([group()], baseline="b")
+    assert world.claims.asked == []
+    assert list(world.statuses().values()) == ["ok"]
+
+
+def test_an_interruption_ends_the_wait_for_a_gpu(world: World) -> None:
+    class Interrupting(FakeClaims):
+        def claim(self, gpu: str) -> str | None:
+            super().claim(gpu)
+            if len(self.asked) == 3:
+                raise Interrupted(15)
+            return "process 7 on node-1"
+
+    world.sampler.gpu, world.claims = "GPU-a", Interrupting()
+    with pytest.raises(Interrupted):
+        world.run([group()], baseline="b")
+    assert (world.store.baselines, world.store.measurements) == ([], [])
+    assert world.server.events == ["start", "stop"]
+
+
+def test_a_measurement_names_only_the_gpus_that_count(world: World) -> None:
+    world.sampler.gpu = "GPU-ours"
+    original = world.sampler.sample
+
+    def with_a_neighbour() -> Page:
+        page = original()
+        return replace(page, source="dcgm", gpus={**page.gpus, "GPU-theirs": Gpu("L4", "1")})
+
+    world.sampler.sample = with_a_neighbour  # type: ignore[method-assign]
+    world.choice = GpuChoice(("GPU-ours",))
+    (row,) = world.run([group()])
+    assert list(row.environment.gpus) == ["GPU-ours"]
