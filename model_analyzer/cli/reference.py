@@ -53,7 +53,10 @@ def render_cli() -> str:
 
 def _options(command: Any) -> list[str]:
     options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
-    if not options:
+    words = [one for one in command.params if one.param_type_name == "argument"]
+    if not options and not words:
         return ["No flags."]
-    rows = [f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {option.help or ''} |" for option in options]
+    rows = [f"| `{word.metavar}` | {word.help} |" for word in words] + [
+        f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {option.help or ''} |" for option in options
+    ]
     return ["| flag | meaning |", "|---|---|", *rows]
