@@ -320,7 +320,7 @@ containers:
     image: {{ include "model-analyzer.image" (list $v.image .root.Chart.AppVersion) | quote }}
     imagePullPolicy: {{ $v.image.pullPolicy }}
     args:
-      - {{ ternary "check-pod" "profile" .test }}
+      - {{ ternary "doctor" "profile" .test }}
       {{- if and .test $v.triton.enabled (not $v.tests.server) }}
       - --no-server
       {{- end }}
