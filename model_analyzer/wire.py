@@ -245,6 +245,9 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         tables.summary(console, outputs.measurements(), layout)
         if kept:
             _say_where(job.export_path, layout, console)
+            if job.shard is not None:
+                what = f"Shard {job.shard} of {job.spec.shards}; when all have ended: model-analyzer merge {job.base} -o FOLDER"
+                console.print(what, soft_wrap=True, highlight=False)
         # What satisfies the constraints may be another shard's: `merge` judges.
         judged = layout if job.shard is None else replace(layout, constraints={})
         termination.leave(verdict(outputs.measurements(), judged))

@@ -19,7 +19,7 @@ from model_analyzer.errors import ServerError
 
 # A server that dies so often with no model loaded is not worth another start.
 MAX_DEATHS = 2
-# Which GPUs count is seen on the first pages; a source that takes longer is as good as absent.
+# Which GPUs count is seen on the first pages; of a source that takes longer, before the next group.
 FIRST_PAGES_S = 5.0
 # How often a GPU that another shard holds is asked for again.
 CLAIM_EVERY_S = 1.0
@@ -34,6 +34,7 @@ class Run:
         self._server: ServerInfo | None = None
         self._server_settings: ServerSettings | None = None
         self._recorder: Recorder | None = None
+        self._claimed = False
         self._measured: list[Measurement] = []
 
     def execute(self, search: Search, baseline_id: str | None, default_server: ServerSettings) -> list[Measurement]:
@@ -93,6 +94,7 @@ class Run:
         """The running server and its telemetry; restarted where other flags or environment are asked for."""
         if self._server is not None and self._recorder is not None:
             if self._server_settings == settings or not self._server.ours:
+                self._claim_gpus(self._recorder)
                 return self._server, self._recorder
             self._stop()
         self._server = self._parts.server.start(settings)
@@ -100,17 +102,21 @@ class Run:
         recorder = self._parts.watch(self._server)
         recorder.start()
         self._recorder = recorder
+        self._claimed = False
+        if self._parts.claims is not None:
+            recorder.nudge(FIRST_PAGES_S)
         self._claim_gpus(recorder)
         return self._server, recorder
 
     def _claim_gpus(self, recorder: Recorder) -> None:
-        """Wait until no other shard measures on our GPUs. Raises ExportPathError."""
+        """Wait until no other shard measures on our GPUs, as soon as it is known which they are. Raises ExportPathError."""
         parts = self._parts
-        if parts.claims is None:
+        if parts.claims is None or self._claimed:
             return
-        recorder.nudge(FIRST_PAGES_S)
-        # In one order everywhere: two shards never hold what the other one waits for.
-        for gpu in select_gpus(recorder.pages(), self._settings.gpus).gpus:
+        gpus = select_gpus(recorder.pages(), self._settings.gpus).gpus
+        # All at once, in one order everywhere: two shards never hold what the other one waits for.
+        self._claimed = bool(gpus)
+        for gpu in gpus:
             said = False
             while (holder := parts.claims.claim(gpu)) is not None:
                 if not said:

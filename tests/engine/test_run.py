@@ -247,6 +247,18 @@ def test_a_server_that_is_started_again_claims_its_gpus_again(world: World) -> N
     assert world.server.events.count("start") == 2
 
 
+def test_gpus_that_show_late_are_claimed_before_the_next_group(world: World) -> None:
+    world.claims = FakeClaims()
+
+    def script(_order: LoadOrder) -> Replies:
+        world.sampler.gpu = "GPU-a"
+        return Replies()
+
+    world.generator.script = script
+    world.run([group(model=name) for name in "abc"])
+    assert world.claims.asked == ["GPU-a"], "once, and not before it is seen"
+
+
 def test_without_a_gpu_there_is_nothing_to_claim(world: World) -> None:
     world.claims = FakeClaims()
     world.run([group()], baseline="b")
