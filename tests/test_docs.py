@@ -16,8 +16,8 @@ import typer.main
 
 from model_analyzer import __version__
 from model_analyzer.adapters import jobfile
-from model_analyzer.cli import commands, original
-from model_analyzer.cli.main import app
+from model_analyzer.cli import original
+from model_analyzer.cli.main import register
 from model_analyzer.core.metric import (
     DEFAULT_GPU_FIELDS,
     DEFAULT_INFERENCE_FIELDS,
@@ -150,10 +150,7 @@ def command_lines() -> Iterator[Any]:
 
 @pytest.mark.parametrize("words", list(command_lines()))
 def test_command_lines_that_a_page_shows_parse(words: list[str]) -> None:
-    if not app.registered_commands:
-        commands.register(app)
-        original.register(app)
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(register())
     name, *rest = [original.NAME, *words] if words[0].startswith("-") and words[0] != "--version" else words
     if name.startswith("-"):
         return

@@ -44,11 +44,11 @@ def root(
 
 def register() -> typer.Typer:
     """The application with its commands; a second call adds none."""
-    from model_analyzer.cli import check_pod, commands, original
+    from model_analyzer.cli import commands, doctor, original
 
     if not app.registered_commands:
         commands.register(app)
-        check_pod.register(app)
+        doctor.register(app)
         original.register(app)
     return app
 

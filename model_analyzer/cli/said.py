@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from model_analyzer.adapters import termination
-from model_analyzer.adapters.json_log import write_line
+from model_analyzer.adapters.json_log import Level, write_line
 from model_analyzer.errors import AnalyzerError
 
 _FLAG = "--log-format"
@@ -31,6 +31,21 @@ def warning(message: object) -> None:
         write_line("warning", str(message), "warning")
     else:
         print(f"warning: {message}", file=sys.stderr)
+
+
+def check(status: str, name: str, text: str) -> None:
+    """Say what a check of `doctor` found, on stdout."""
+    if _as_json:
+        levels: dict[str, Level] = {"FAIL": "error", "warn": "warning"}
+        level = levels.get(status, "info")
+        write_line("check", f"{name}: {text}", level, {"status": status, "check": name}, sys.stdout)
+    else:
+        print(f"{status:<4} {name}: {text}")
+
+
+def ended(lines: Iterable[str]) -> None:
+    """Leave the lines in the pod's termination message."""
+    termination.leave(lines)
 
 
 def error(error: AnalyzerError) -> int:

@@ -16,7 +16,7 @@ COMMANDS = ("profile", "plan", "validate", "status", "tables", "merge", "schema"
     ("arguments", "expected"),
     [
         ("profil -f x", "error: command line: no such command: profil; did you mean profile?"),
-        ("xyz", "error: command line: no such command: xyz; use one of profile, plan, validate, status, tables, merge, schema"),
+        ("xyz", "error: command line: no such command: xyz; use one of profile, plan, validate, status, tables, merge, schema, fetch, doctor"),
         ("analyze", "error: command line: no such command: analyze; the tables are made by `profile`, and again by `tables`"),
         ("profile --confg-file x", "error: command line: no such flag: --confg-file; did you mean --config-file?"),
         ("plan --concurency 1", "error: command line: no such flag: --concurency; did you mean --concurrency?"),
