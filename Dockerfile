@@ -6,9 +6,9 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CERT=/opt/build/ca.pem
-COPY docker /src/docker
+COPY container /src/container
 WORKDIR /src
-RUN docker/build-venv.sh
+RUN container/build-venv.sh
 COPY pyproject.toml requirements.lock ./
 # The dependencies are those of a package with nothing in it, so that a change of ours does not install them again.
 RUN /opt/build/bin/pip install -c requirements.lock hatchling \
@@ -16,7 +16,7 @@ RUN /opt/build/bin/pip install -c requirements.lock hatchling \
     && mkdir model_analyzer && echo '__version__ = "0"' > model_analyzer/__init__.py && touch README.md LICENSE \
     && /opt/build/bin/pip --python /opt/model-analyzer/bin/python install --no-compile -c requirements.lock '.[docker]' \
     && /opt/build/bin/pip --python /opt/model-analyzer/bin/python uninstall --yes model-analyzer \
-    && python3 docker/slim.py /opt/model-analyzer/lib/python3*/site-packages
+    && python3 container/slim.py /opt/model-analyzer/lib/python3*/site-packages
 
 FROM dependencies AS package
 COPY README.md LICENSE ./

@@ -27,12 +27,12 @@ REFS = {
 }
 # What is asked for; `dependencies` only saves the next build their installation.
 NAMES = ("base", "analyzer", "triton-cpu")
-DEPENDENCIES = ("Dockerfile", "docker", "pyproject.toml", "requirements.lock")
+DEPENDENCIES = ("Dockerfile", "container", "pyproject.toml", "requirements.lock")
 INPUTS = {
     "dependencies": DEPENDENCIES,
     "analyzer": (*DEPENDENCIES, "README.md", "LICENSE", "model_analyzer"),
     "triton-cpu": (
-        *("examples/triton-cpu/Dockerfile", "examples/triton-cpu/layout.sh", "docker", "requirements.lock"),
+        *("examples/triton-cpu/Dockerfile", "examples/triton-cpu/layout.sh", "container", "requirements.lock"),
         *("examples/quickstart/build_models.py", "examples/quickstart/models_src"),
     ),
 }

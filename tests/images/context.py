@@ -57,7 +57,7 @@ class Context:
                 entry.size, entry.mode = len(content), 0o755 if is_program else 0o644
                 target.addfile(entry, io.BytesIO(content))
             for path in certificates(os.environ):
-                target.add(path.resolve(), "docker/ca/this-machine.crt", recursive=False)
+                target.add(path.resolve(), "container/ca/this-machine.crt", recursive=False)
         stream.seek(0)
         return stream
 
