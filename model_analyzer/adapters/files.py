@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from model_analyzer.adapters.container import remedy_for_folder
 from model_analyzer.errors import ExportPathError
 
 
@@ -63,7 +64,9 @@ def sign_lock(fd: int) -> None:
 
 def cannot_write(path: Path, error: OSError) -> ExportPathError:
     """The one line for a path that cannot be written."""
-    return ExportPathError(str(path), f"cannot be written ({error.strerror})", _REMEDIES.get(error.errno or 0, _REMEDY))
+    remedy = remedy_for_folder(path) if error.errno in (errno.EACCES, errno.EPERM) else None
+    remedy = remedy or _REMEDIES.get(error.errno or 0, _REMEDY)
+    return ExportPathError(str(path), f"cannot be written ({error.strerror})", remedy)
 
 
 _REMEDY = "mend it or use another --export-path, then run again: it resumes"

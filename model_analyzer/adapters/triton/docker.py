@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from model_analyzer.adapters.container import in_docker
 from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.docker_engine import connect, pull_if_absent, reason_of
 from model_analyzer.adapters.triton.launch import PORTS, Launch, arguments, free_ports, merge_flags
@@ -79,7 +80,9 @@ class DockerServer(OwnedServer):
         self.stop()
         self._given = settings.docker_arguments or self._options.arguments
         if not self._launch.repository.is_dir() and not self._repository_is_remote():
-            fix = "make it a directory of models"
+            folder = self._launch.repository
+            mount = f"mount it at the path that it has on the host: add -v {folder}:{folder} to docker run"
+            fix = mount if in_docker() else "make it a directory of models"
             raise ServerError(f"model_repository: {self._launch.repository}", "is not a directory", fix)
         self._client = connect()
         self._remove_leftovers()

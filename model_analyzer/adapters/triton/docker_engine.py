@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from model_analyzer.adapters.container import in_docker
 from model_analyzer.errors import ServerError
 
 SAY_PULL_EVERY_S = 5.0
@@ -37,8 +39,17 @@ def connect() -> Any:
             "-v /var/run/docker.sock:/var/run/docker.sock), or choose another triton_launch_mode"
         )
         if cause == "Permission denied":
-            fix = "run as root, or as a user of the group `docker`, or choose another triton_launch_mode"
+            fix = remedy_for_socket(address)
         raise ServerError("docker", what, fix) from error
+
+
+def remedy_for_socket(address: str) -> str:
+    """How to be let in. address: DOCKER_HOST, empty for the usual socket."""
+    if not in_docker():
+        return "run as root, or as a user of the group `docker`, or choose another triton_launch_mode"
+    socket = Path(urlsplit(address).path or "/var/run/docker.sock")
+    # Its group has the host's number here; a name it has on the host only.
+    return f"give this container the socket's group: add --group-add {socket.stat().st_gid} to docker run"
 
 
 def reason_of(error: BaseException) -> str:
