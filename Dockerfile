@@ -29,8 +29,12 @@ COPY --from=dependencies /opt/model-analyzer /opt/model-analyzer
 COPY --from=package /package/ /
 # A named volume that is mounted here takes its owner.
 RUN mkdir -p /results && chown 1000:1000 /results
-# Nothing needs to be written but /tmp and the export path.
-ENV PATH=/opt/model-analyzer/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Nothing needs to be written but /tmp and the export path. The last one: messages say what to add to docker run.
+ENV PATH=/opt/model-analyzer/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MODEL_ANALYZER_IMAGE=1
 USER 1000:1000
 WORKDIR /results
 ENTRYPOINT ["model-analyzer"]

@@ -1,17 +1,17 @@
-"""Whether this program runs in a container: what is wrong with a mount is mended outside of it."""
+"""Whether this program runs in a container of ours: what is wrong with a mount is mended outside of it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Docker and Podman put these there.
-MARKS = ("/.dockerenv", "/run/.containerenv")
+# Our Dockerfile sets it. A mark of Docker's own would take somebody's development container for ours.
+OUR_IMAGE = "MODEL_ANALYZER_IMAGE"
 
 
 def in_docker() -> bool:
-    """Whether a `docker run`, or a `podman run`, started this."""
-    return any(Path(mark).exists() for mark in MARKS)
+    """Whether this is our image in a `docker run`, or a `podman run`."""
+    return OUR_IMAGE in os.environ and not in_pod()
 
 
 def in_pod() -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model_analyzer.adapters import container
+from model_analyzer.adapters.container import OUR_IMAGE
 from model_analyzer.adapters.files import cannot_write
 from model_analyzer.adapters.triton.docker_engine import remedy_for_socket
 
@@ -16,9 +16,9 @@ DENIED = OSError(errno.EACCES, "Permission denied")
 
 
 @pytest.fixture
-def in_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mark").touch()
-    monkeypatch.setattr(container, "MARKS", (str(tmp_path / "mark"),))
+def in_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OUR_IMAGE, "1")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 
 def fix_for(path: Path) -> str:
@@ -53,7 +53,7 @@ class TestInDocker:
 
 
 def test_outside_of_a_container_nothing_is_said_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(container, "MARKS", (str(tmp_path / "none"),))
+    monkeypatch.delenv(OUR_IMAGE, raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert "docker run" not in fix_for(tmp_path) + remedy_for_socket("")
 
