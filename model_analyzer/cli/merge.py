@@ -13,7 +13,7 @@ from model_analyzer.errors import PHASES_FAILED
 
 Folders = Annotated[
     list[str],
-    typer.Argument(help="Export paths of runs: shards, folders that contain shards, or merged ones.", metavar="FOLDER..."),
+    typer.Argument(help="Export paths of runs: shards, folders that contain shards, or merged ones.", metavar="FOLDER"),
 ]  # fmt: skip
 Out = Annotated[str, typer.Option("-o", "--output-path", help="Folder for the merged results.", metavar="FOLDER")]
 

@@ -56,7 +56,7 @@ def _options(command: Any) -> list[str]:
     words = [one for one in command.params if one.param_type_name == "argument"]
     if not options and not words:
         return ["No flags."]
-    rows = [f"| `{word.metavar}` | {word.help} |" for word in words] + [
+    rows = [f"| `{word.metavar}...` | {word.help} |" for word in words] + [
         f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {option.help or ''} |" for option in options
     ]
     return ["| flag | meaning |", "|---|---|", *rows]
