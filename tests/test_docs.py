@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import subprocess
 import textwrap
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import jsonschema
 import pytest
 import typer.main
+import yaml
 
 from model_analyzer import __version__
 from model_analyzer.adapters import jobfile
@@ -29,12 +34,16 @@ from model_analyzer.core.metric import (
 )
 from model_analyzer.core.spec import JobSpec
 from model_analyzer.errors import EXIT_CODES
+from scripts.chart import KUBE_VERSION, find_helm
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-# On the line before a YAML block that is not a whole job.
+CHART = ROOT / "helm" / "model-analyzer"
+# On the line before a YAML block that is not a whole job; that is values of the chart; that is an object of Kubernetes.
 FRAGMENT = "<!-- fragment -->"
+VALUES = "<!-- values -->"
+MANIFEST = "<!-- manifest -->"
 # Parts of a quoted message that are said by others, or too short to tell one message from another.
 SHORT = 6
 
@@ -138,9 +147,16 @@ def test_the_readmes_two_commands_are_those_that_ci_runs() -> None:
 # -- what is shown -------------------------------------------------------------------------------------
 
 
+def shell_lines(page: Path) -> Iterator[str]:
+    """The commands of its sh blocks, those of several lines as one."""
+    for block in blocks(page):
+        if block.language == "sh":
+            yield from re.sub(r"\\\n\s*", "", block.text).splitlines()
+
+
 def command_lines() -> Iterator[Any]:
     for page in PAGES:
-        shown = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+        shown = [*shell_lines(page)]
         shown += re.findall(r"`([^`]+)`", prose(page))
         for text in dict.fromkeys(shown):
             words = shlex.split(text, comments=True) if "model-analyzer " in text else []
@@ -161,7 +177,7 @@ def test_command_lines_that_a_page_shows_parse(words: list[str]) -> None:
 
 @pytest.mark.parametrize("block", in_language("yaml"))
 def test_jobs_that_a_page_shows_are_valid(block: Block, tmp_path: Path) -> None:
-    if block.before == FRAGMENT:
+    if block.before in (FRAGMENT, VALUES, MANIFEST):
         return
     file = tmp_path / "job.yaml"
     file.write_text(block.text, encoding="utf-8")
@@ -176,6 +192,80 @@ def test_a_fragment_is_marked_only_where_it_is_one(tmp_path: Path) -> None:
             file.write_text(block.text, encoding="utf-8")
             with pytest.raises(Exception, match="missing"):
                 jobfile.load(file, {}, {}, {})
+
+
+def of_the_chart(values: dict[str, Any]) -> dict[str, Any]:
+    """The chart's defaults with these values over them, as helm merges: mappings by key, null removes."""
+
+    def merged(base: Any, over: Any) -> Any:
+        if not isinstance(base, dict) or not isinstance(over, dict):
+            return over
+        both = {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
+        return {key: value for key, value in both.items() if over.get(key, value) is not None or key not in base}
+
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return dict(merged(defaults, values))
+
+
+def marked(mark: str) -> list[Any]:
+    return [pytest.param(block, id=str(block)) for block in ALL_BLOCKS if block.before == mark]
+
+
+@pytest.mark.parametrize("block", marked(VALUES))
+def test_values_that_a_page_shows_fit_the_charts_schema(block: Block) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    values = yaml.safe_load(block.text)
+    assert values.keys() <= of_the_chart({}).keys()
+    jsonschema.validate(of_the_chart(values), schema)
+
+
+@pytest.mark.parametrize("block", marked(MANIFEST))
+def test_objects_that_a_page_shows_are_objects(block: Block) -> None:
+    shown = yaml.safe_load(block.text)
+    assert shown["apiVersion"]
+    assert shown["kind"]
+    assert shown["metadata"]["name"]
+
+
+def render(*arguments: str) -> None:
+    """`helm template` of the chart; its refusal in the failure."""
+    helm = find_helm()
+    if helm is None:
+        pytest.skip("NOT TESTED: there is no helm (name it by HELM, or put it on PATH)")
+    command = [helm, "template", "shown", str(CHART), "--kube-version", KUBE_VERSION, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.helm
+@pytest.mark.parametrize("block", marked(VALUES))
+def test_values_that_a_page_shows_render(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    render("-f", str(file))
+
+
+def helm_lines() -> list[Any]:
+    """The words of every shown helm command on the chart in the clone."""
+    lines = (line for page in PAGES for line in shell_lines(page) if line.startswith("helm "))
+    shown = {line: shlex.split(line, comments=True) for line in lines}
+    return [pytest.param(words, id=line) for line, words in shown.items() if "helm/model-analyzer" in words]
+
+
+@pytest.mark.helm
+@pytest.mark.parametrize("words", helm_lines())
+def test_values_that_a_helm_command_sets_are_known(words: list[str], tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("profile_models: [add_sub]\n", encoding="utf-8")
+    given: list[str] = []
+    for flag, value in pairwise(words):
+        if flag in ("--set", "--set-string"):
+            given += [flag, value]
+        elif flag == "--set-file":
+            given += [flag, f"{value.partition('=')[0]}={job}"]
+        elif flag == "-f" and (ROOT / value).exists():
+            given += [flag, str(ROOT / value)]
+    render(*given)
 
 
 def test_the_example_from_triton_model_analyzer_is_answered_as_its_page_says(tmp_path: Path) -> None:
@@ -250,18 +340,25 @@ def sayings() -> str:
         found += [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]
+    # The chart's own refusals.
+    found += [file.read_text(encoding="utf-8") for file in (CHART / "templates").rglob("*.tpl")]
     return "\n".join(found)
 
 
 def quoted_messages() -> Iterator[Any]:
-    for block in blocks(DOCS / "troubleshooting.md"):
-        if block.language == "text":
-            for line in block.text.splitlines():
-                yield pytest.param(line, id=line)
+    """What the program or the chart says: text blocks. (What others say is in console blocks.)"""
+    for page in (DOCS / "troubleshooting.md", DOCS / "kubernetes.md"):
+        lines = [line for block in blocks(page) if block.language == "text" for line in block.text.splitlines()]
+        for table in re.findall(
+            r"^\| you see \|.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text("utf-8"), flags=re.MULTILINE
+        ):
+            lines += re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)
+        for line in lines:
+            yield pytest.param(line, id=line)
 
 
 @pytest.mark.parametrize("message", list(quoted_messages()))
-def test_messages_of_the_troubleshooting_page_are_what_the_program_says(message: str) -> None:
+def test_messages_that_a_page_explains_are_what_the_program_says(message: str) -> None:
     # An error is put together from where, what and fix, and `…` stands for what differs.
     parts = [part.strip(" ()") for part in re.split(r"…|: |; ", message)]
     telling = [part for part in parts if len(part) >= SHORT]
