@@ -44,7 +44,7 @@ class EncodedRequest:
     """One inference request as it goes over the wire, encoded once and replayed.
 
     http: `head` is the request line and headers incl. the blank line, `body` follows it.
-    grpc: `head` is empty, `body` is a serialised ModelInferRequest.
+    grpc: `head` is the prefix of a gRPC message, `body` is a serialised ModelInferRequest.
     """
 
     head: bytes

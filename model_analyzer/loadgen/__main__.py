@@ -38,7 +38,7 @@ def _allow_many_sockets() -> None:
 
 def _drive(order: Order, control: socket.socket, tally: Tally) -> None:
     if order.protocol == "grpc":
-        from model_analyzer.loadgen.grpc_aio import drive
+        from model_analyzer.loadgen.grpc import drive
     else:
         from model_analyzer.loadgen.http import drive
     drive(order, control, tally)

@@ -48,7 +48,7 @@ BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Connection:
     """A socket, its state, and the request in flight on it."""
 
-    __slots__ = ("failures", "sock", "started_ns", "state", "unsent")
+    __slots__ = ("failures", "sock", "started_ns", "state", "unsent", "watched")
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
@@ -56,6 +56,8 @@ class Connection:
         self.started_ns = 0
         # What the socket did not take yet.
         self.unsent: deque[memoryview] = deque()
+        # Whether epoll tells when it takes more.
+        self.watched = False
         self.failures = 0
 
 
@@ -96,7 +98,7 @@ class Driver(ABC, Generic[C]):
         """Send the next request; its latency counts from `started_ns`."""
 
     @abstractmethod
-    def _all_sent(self, conn: C, sock: socket.socket) -> None:
+    def _all_sent(self, conn: C) -> None:
         """The socket has taken what it had left over before."""
 
     @abstractmethod
@@ -252,6 +254,7 @@ class Driver(ABC, Generic[C]):
             self._epoll.unregister(fd)
             conn.sock.close()
             conn.sock = None
+        conn.watched = False
         conn.unsent.clear()
         self._forget(conn)
 
@@ -307,7 +310,13 @@ class Driver(ABC, Generic[C]):
             return
         conn.state = SENDING
         conn.unsent.append(memoryview(data)[sent:])
-        self._epoll.modify(conn.sock.fileno(), IN | OUT)  # type: ignore[union-attr]
+        self._watch(conn, room=True)
+
+    def _watch(self, conn: C, room: bool) -> None:
+        """Be told when the socket takes more, or no longer."""
+        if conn.watched != room and conn.sock is not None:
+            conn.watched = room
+            self._epoll.modify(conn.sock.fileno(), IN | OUT if room else IN)
 
     def _send_rest(self, conn: C, sock: socket.socket) -> None:
         unsent = conn.unsent
@@ -326,7 +335,7 @@ class Driver(ABC, Generic[C]):
                 return
             sent -= len(piece)
         if not unsent:
-            self._all_sent(conn, sock)
+            self._all_sent(conn)
 
     # -- receiving -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import socket
 from itertools import cycle
 from time import monotonic_ns
 
-from model_analyzer.loadgen.driver import IN, KNOWN, READING, SENDING, WAITING, Connection, Driver
+from model_analyzer.loadgen.driver import KNOWN, READING, SENDING, WAITING, Connection, Driver
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Head, Malformed, Reply, problem_of
 from model_analyzer.loadgen.tally import Tally
@@ -45,10 +45,10 @@ class HttpDriver(Driver[HttpConnection]):
         self._inflight += 1
         self._put(conn, next(self._wires))
 
-    def _all_sent(self, conn: HttpConnection, sock: socket.socket) -> None:
+    def _all_sent(self, conn: HttpConnection) -> None:
         # A server may answer before it has the whole request.
         conn.state = WAITING if conn.reply is None else READING
-        self._epoll.modify(sock.fileno(), IN)
+        self._watch(conn, room=False)
 
     def _received(self, conn: HttpConnection, size: int, now: int) -> None:
         known = self._known.get(size)

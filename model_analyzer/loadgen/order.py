@@ -15,7 +15,7 @@ MESSAGE_LIMIT = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to send. wires: whole requests, head and body, ready to go; bodies: without the head."""
+    """What to send. wires: whole requests, head and body."""
 
     number: int
     protocol: str
@@ -28,7 +28,6 @@ class Order:
     timeout_ns: int
     tls: dict[str, Any] | None
     wires: tuple[memoryview, ...]
-    bodies: tuple[memoryview, ...]
 
 
 def receive(control: socket.socket) -> Order | None:
@@ -45,13 +44,12 @@ def _order(data: dict[str, Any], fd: int) -> Order:
     size = os.fstat(fd).st_size
     whole = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
     os.close(fd)
-    wires, bodies, at = [], [], 0
+    wires, at = [], 0
     for head, body in data.pop("sizes"):
         wires.append(whole[at : at + head + body])
-        bodies.append(whole[at + head : at + head + body])
         at += head + body
     host, _, port = data.pop("address").rpartition(":")
-    return Order(host=host.strip("[]"), port=int(port), wires=tuple(wires), bodies=tuple(bodies), **data)
+    return Order(host=host.strip("[]"), port=int(port), wires=tuple(wires), **data)
 
 
 def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:

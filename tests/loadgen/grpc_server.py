@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet
 from model_analyzer.loadgen.client import ProcessLoadGenerator
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# ModelInferResponse { model_name: "m" }
-GOOD = b"\x0a\x01m"
+# ModelInferResponse { model_name: "m", outputs: [{}] }
+GOOD = b"\x0a\x01m\x2a\x00"
 
 Answer = Callable[[bytes, Any], bytes]
 
@@ -89,7 +90,7 @@ def load(
     at_most: int = 200,
 ) -> Seen:
     """Receive until so many successes, failures and reports (one each 50 ms) have come, `at_most` reports."""
-    requests = RequestSet("grpc", tuple(EncodedRequest(b"", body) for body in bodies), 1)
+    requests = RequestSet("grpc", tuple(EncodedRequest(struct.pack(">BI", 0, len(body)), body) for body in bodies), 1)
     seen = Seen()
     with generator.run(LoadOrder(f"127.0.0.1:{port}", load, requests, timeout_s, tls)) as batches:
         for batch in batches:

@@ -220,7 +220,7 @@ def order(port: int, bodies: Sequence[bytes] = (b"request",), **values: Any) -> 
         "number": 1, "protocol": "http", "host": "127.0.0.1", "kind": "concurrency", "value": 1,
         "distribution": "constant", "seed": 1, "timeout_ns": 5_000_000_000, "tls": None,
     }  # fmt: skip
-    return Order(port=port, wires=wires, bodies=(), **{**defaults, **values})
+    return Order(port=port, wires=wires, **{**defaults, **values})
 
 
 def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s: float = 5.0) -> Seen:

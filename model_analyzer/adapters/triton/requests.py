@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
@@ -77,7 +78,9 @@ def _stack(batch: list[Entry], where: str) -> dict[str, NDArray[Any]]:
 
 def _encode(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], protocol: Protocol, address: str) -> EncodedRequest:
     if protocol == "grpc":
-        return EncodedRequest(b"", _grpc_body(model, tensors))
+        body = _grpc_body(model, tensors)
+        # The prefix of a gRPC message: not compressed, and its length.
+        return EncodedRequest(struct.pack(">BI", 0, len(body)), body)
     body, json_size = _http_body(model, tensors)
     lines = [
         f"POST /v2/models/{quote(model.name, safe='')}/infer HTTP/1.1",

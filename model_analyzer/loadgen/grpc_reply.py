@@ -1,0 +1,144 @@
+"""One reply of ModelInfer, fed piece by piece, and the verdict on it."""
+
+from __future__ import annotations
+
+from model_analyzer.loadgen.header_blocks import Fields, status_name
+from model_analyzer.loadgen.reply import KEEP, Malformed
+
+# Before a message: a flag (1: compressed) and four bytes of its length.
+PREFIX = 5
+# Fields of ModelInferResponse: model_name, model_version, id, parameters, outputs, raw_output_contents.
+MODEL_NAME, OUTPUTS, RAW_CONTENTS = 1, 5, 6
+LENGTH_DELIMITED = 2
+
+
+class GrpcReply:
+    """A reply in the making. `message` keeps its first bytes only, `length` is how long it says to be."""
+
+    __slots__ = ("_left", "_prefix", "_second", "compressed", "headers", "length", "message", "trailers")
+
+    def __init__(self) -> None:
+        self.headers: Fields | None = None
+        self.trailers: Fields | None = None
+        self.message = bytearray()
+        self.length = 0
+        self.compressed = False
+        self._prefix = bytearray()
+        self._left = 0
+        # A unary call has one message.
+        self._second = False
+
+    def take_headers(self, fields: Fields, end: bool) -> None:
+        """Headers, interim headers, trailers, or both in one (trailers-only)."""
+        if self.headers is None:
+            if fields.http_status is None:
+                raise Malformed("no :status")
+            if fields.http_status < 200 and not end:
+                return
+            self.headers = fields
+        elif not end:
+            raise Malformed("headers in mid-reply")
+        if end:
+            self.trailers = fields
+
+    def take_data(self, data: memoryview) -> None:
+        """A piece of the body."""
+        if self.headers is None:
+            raise Malformed("DATA before HEADERS")
+        if not self._is_grpc():
+            self.message += data[: KEEP - len(self.message)]
+            return
+        missing = PREFIX - len(self._prefix)
+        if missing:
+            self._prefix += data[:missing]
+            if len(self._prefix) < PREFIX:
+                return
+            data = data[missing:]
+            if self._prefix[0] > 1:
+                raise Malformed(f"message prefix {bytes(self._prefix)!r}")
+            self.compressed = self._prefix[0] == 1
+            self.length = self._left = int.from_bytes(self._prefix[1:], "big")
+        if len(self.message) < KEEP:
+            self.message += data[: min(KEEP - len(self.message), self._left)]
+        self._second = self._second or len(data) > self._left
+        self._left -= min(len(data), self._left)
+
+    def _is_grpc(self) -> bool:
+        headers = self.headers
+        return (
+            headers is not None and headers.http_status == 200 and headers.content_type.startswith("application/grpc")
+        )
+
+    def problem(self) -> str | None:
+        """The stream has ended: why that was no inference; None when it was one."""
+        headers, trailers = self.headers, self.trailers
+        if trailers is not None and trailers.grpc_status:
+            name = status_name(trailers.grpc_status)
+            return f"gRPC {name}: {trailers.message}" if trailers.message else f"gRPC {name}"
+        if headers is not None and headers.http_status != 200:
+            text = bytes(self.message[:200]).decode(errors="replace")
+            return f"HTTP {headers.http_status}: {text}" if text else f"HTTP {headers.http_status}"
+        if headers is not None and not self._is_grpc():
+            return f"malformed reply: content-type {headers.content_type[:60]!r}"
+        if trailers is None or trailers.grpc_status is None:
+            return "malformed reply: no grpc-status at its end"
+        return self._message_problem()
+
+    def _message_problem(self) -> str | None:
+        if self.compressed:
+            encoding = self.headers.encoding if self.headers is not None else ""
+            return f"compressed reply ({encoding or 'no grpc-encoding'}): none was asked for"
+        if len(self._prefix) < PREFIX:
+            return "malformed reply: no message in it"
+        if self._left:
+            return f"malformed reply: {self.length - self._left} of {self.length} bytes of its message"
+        if self._second:
+            return "malformed reply: more than one message in it"
+        return message_problem(self.message, self.length)
+
+
+def message_problem(message: bytes | bytearray, length: int) -> str | None:
+    """Why a message is no ModelInferResponse with outputs; None when it is one. message: its first KEEP bytes."""
+    numbers, end, proper = _walk(message, length)
+    if not proper or MODEL_NAME not in numbers:
+        return "malformed reply: no ModelInferResponse"
+    if OUTPUTS not in numbers and end >= length:
+        return "malformed reply: no outputs in it"
+    return None
+
+
+def before_contents(message: bytes | bytearray, length: int) -> int:
+    """How many bytes of a message come before the tensors' bytes: names, datatypes and shapes."""
+    at = 0
+    while at < len(message):
+        number, after = _field(message, at)
+        if number >= RAW_CONTENTS or after > length:
+            break
+        at = after
+    return at
+
+
+def _walk(message: bytes | bytearray, length: int) -> tuple[set[int], int, bool]:
+    """Numbers of the fields that begin in `message`, where the last one ends, and whether all are as they must be."""
+    numbers: set[int] = set()
+    at = 0
+    while at < len(message):
+        number, at = _field(message, at)
+        numbers.add(number)
+        if not MODEL_NAME <= number <= RAW_CONTENTS or at > length:
+            return numbers, at, False
+    return numbers, at, True
+
+
+def _field(message: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Number of the field that begins at `at`, and where it ends. 0: no length-delimited field of one byte's tag."""
+    tag = message[at]
+    size, at, shift = 0, at + 1, 0
+    while at < len(message) and shift < 35:
+        byte = message[at]
+        size |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return (tag >> 3 if tag & 7 == LENGTH_DELIMITED else 0), at + size
+    # Cut off in the middle of a length: the end of what was kept, or of the message, which is one byte short then.
+    return (tag >> 3 if tag & 7 == LENGTH_DELIMITED and shift < 35 else 0), at + 1

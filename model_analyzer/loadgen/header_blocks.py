@@ -1,0 +1,100 @@
+"""HPACK header blocks (RFC 7541) without a dynamic table, so that equal bytes always mean the same.
+
+The server is told SETTINGS_HEADER_TABLE_SIZE 0; ours never ask it to index anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
+
+from model_analyzer.loadgen.reply import Malformed
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+# Distinct blocks that are remembered. Error texts with a number in them make ever new ones.
+KNOWN = 256
+STATUSES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What we read of a block; None or "": not in it. message: of the status, percent-decoded."""
+
+    http_status: int | None
+    content_type: str
+    encoding: str
+    grpc_status: int | None
+    message: str
+
+
+def request_block(authority: str, secure: bool) -> bytes:
+    """The headers of a ModelInfer call."""
+    headers = (
+        (":method", "POST"),
+        (":scheme", "https" if secure else "http"),
+        (":path", METHOD),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "model-analyzer"),
+    )
+    # Plain text: the server decodes it with each request. Never indexed: nothing of it enters a dynamic table.
+    return Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers], huffman=False)
+
+
+class HeaderBlocks:
+    """Blocks of a server, each distinct one decoded once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Fields] = {}
+
+    def fields(self, block: bytes) -> Fields:
+        """What a block says. Raises Malformed."""
+        found = self._known.get(block)
+        if found is None:
+            found = _fields(block)
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[block] = found
+        return found
+
+
+def _fields(block: bytes) -> Fields:
+    decoder = Decoder()
+    decoder.max_allowed_table_size = decoder.header_table_size = 0
+    try:
+        pairs = decoder.decode(block, raw=True)
+    except HPACKError as error:
+        raise Malformed(f"header block: {error}") from None
+    values = {bytes(name): bytes(value) for name, value in pairs}
+    return Fields(
+        http_status=_number(values, b":status"),
+        content_type=_text(values, b"content-type"),
+        encoding=_text(values, b"grpc-encoding"),
+        grpc_status=_number(values, b"grpc-status"),
+        message=unquote_to_bytes(values.get(b"grpc-message", b"")).decode(errors="replace"),
+    )
+
+
+def _number(values: dict[bytes, bytes], name: bytes) -> int | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 3:
+        raise Malformed(f"{name.decode()}: {value[:40]!r}")
+    return int(value)
+
+
+def _text(values: dict[bytes, bytes], name: bytes) -> str:
+    return values.get(name, b"").decode(errors="replace")
+
+
+def status_name(code: int) -> str:
+    """Of a grpc-status."""
+    return STATUSES[code] if code < len(STATUSES) else f"status {code}"
