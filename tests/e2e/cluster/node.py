@@ -272,7 +272,7 @@ class Node:
             "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
         }
         yield "cni/10-bridge.conflist", json.dumps({"cniVersion": "0.4.0", "name": "bridge", "plugins": [bridge]})
-        yield "kubeconfig", json.dumps(_kubeconfig())
+        yield "kubeconfig", json.dumps(_kubeconfig(self.home / "certs" / "apiserver.crt"))
         yield "kubelet.json", json.dumps(_kubelet())
         yield "proxy.json", json.dumps(_proxy(self.kubeconfig))
 
@@ -295,8 +295,9 @@ state = "{folder / "state"}"
 """
 
 
-def _kubeconfig() -> dict[str, object]:
-    cluster = {"server": f"https://{ADDRESS}:6443", "insecure-skip-tls-verify": True}
+def _kubeconfig(authority: Path) -> dict[str, object]:
+    """authority: the API server's own certificate, which it makes at its first start."""
+    cluster = {"server": f"https://{ADDRESS}:6443", "certificate-authority": str(authority)}
     return {
         "apiVersion": "v1",
         "kind": "Config",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from cluster import programs as built
 from cluster.errors import ClusterError
 from cluster.node import Node
-from cluster_tools import Cluster, Images, Namespace
+from cluster_tools import ROOT, Cluster, Images, Namespace
 
 NUMBERS = itertools.count(1)
 
@@ -33,15 +35,13 @@ def cluster() -> Iterator[Cluster]:
     if os.environ.get("KUBECONFIG"):
         yield _given()
         return
-    from images import ImagesError, archive
-
     node = Node()
     ours = not node.answers()
     try:
-        archives = [archive("analyzer"), archive("triton-cpu"), archive("base")]
+        archives = _archives()
         node.up()
         node.load(*archives)
-    except (ClusterError, ImagesError) as error:
+    except ClusterError as error:
         pytest.skip(f"no cluster here: {error}")
     images = Images("localhost/model-analyzer:test", "localhost/triton-cpu:test", "Never")
     try:
@@ -49,6 +49,15 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if ours and not os.environ.get("KEEP_CLUSTER"):
             node.down()
+
+
+def _archives() -> list[Path]:
+    """Our images, built in a process of its own: it starts a Docker engine, and ends it."""
+    command = [sys.executable, "-m", "tests.images", "all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    if done.returncode != 0:
+        raise ClusterError(done.stderr.strip())
+    return [Path(line) for line in done.stdout.splitlines()]
 
 
 def _given() -> Cluster:

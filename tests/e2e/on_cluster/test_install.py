@@ -79,8 +79,14 @@ def _notes_work_as_printed(namespace: Namespace, notes: str, folder: Path) -> No
 
 
 def commands_of(notes: str) -> list[str]:
-    """The indented lines of NOTES, which are commands and nothing else."""
-    return [line[4:] for line in notes.splitlines() if line.startswith("    ")]
+    """The lines of NOTES that are indented by two, and what is between `<<'EOF'` and `EOF`: commands and nothing else."""
+    commands: list[str] = []
+    document = False
+    for line in notes.splitlines():
+        if document or (re.match(r"(  )?[a-z]", line) and (line.startswith("  ") or line.endswith("<<'EOF'"))):
+            commands.append(line if document else line.strip())
+            document = line != "EOF" if document else line.endswith("<<'EOF'")
+    return commands
 
 
 def test_two_releases_side_by_side_and_a_third_elsewhere(
