@@ -1,0 +1,131 @@
+"""The Dockerfiles as they are written, and what their builds use: no engine is needed here."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from images.archives import INPUTS
+from images.context import Context
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILES = ("Dockerfile", "examples/triton-cpu/Dockerfile")
+
+
+@pytest.fixture(scope="module")
+def slim() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("slim", ROOT / "container" / "slim.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_nothing(name: str) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), name],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_every_builder_can_build_it(name: str) -> None:
+    # BuildKit's own instructions are unknown to the classic builder and to others.
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert not re.search(r"--mount|<<|# *syntax=|--link|--parents", text)
+
+
+def test_the_build_context_is_what_the_dockerfiles_copy() -> None:
+    exclude = pytest.importorskip("docker.utils.build").exclude_paths
+    patterns = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let_through = {path for path in exclude(str(ROOT), patterns) if (ROOT / path).is_file()}
+    copied = {name for inputs in INPUTS.values() for name in Context.read(inputs).files}
+    # What an engine is sent in any case, and what git keeps for itself.
+    always = {".dockerignore", "container/ca/.gitignore", *DOCKERFILES}
+    ours = {name for name in let_through if not name.endswith(".crt")}
+    assert ours - always == copied - always
+
+
+def test_a_certificate_of_a_company_is_never_committed() -> None:
+    ignored = subprocess.run(
+        ["git", "check-ignore", "-q", "container/ca/company.crt"], cwd=ROOT, timeout=10, check=False
+    )
+    if ignored.returncode == 128:
+        pytest.skip("not a clone")
+    assert ignored.returncode == 0
+
+
+class TestContext:
+    def test_its_hash_follows_names_contents_and_modes(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.sh"
+        file.write_text("x")
+        hashes = {Context.read(["a.sh"], tmp_path).hash()}
+        file.chmod(0o755)
+        hashes.add(Context.read(["a.sh"], tmp_path).hash())
+        file.write_text("y")
+        hashes.add(Context.read(["a.sh"], tmp_path).hash())
+        file.rename(tmp_path / "b.sh")
+        hashes.add(Context.read(["b.sh"], tmp_path).hash())
+        hashes.add(Context.read(["b.sh"], tmp_path).hash("another base"))
+        assert len(hashes) == 5
+
+    def test_caches_and_certificates_are_not_part_of_it(self, tmp_path: Path) -> None:
+        for name in ("a/b.py", "a/__pycache__/b.pyc", "a/company.crt"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("")
+        assert list(Context.read(["a"], tmp_path).files) == ["a/b.py"]
+
+
+class TestSlim:
+    def test_a_library_without_its_symbols_still_works(self, slim: ModuleType, tmp_path: Path) -> None:
+        import _ctypes_test  # a shared library of the standard library's own tests
+
+        library = tmp_path / "library.so"
+        shutil.copy(_ctypes_test.__file__, library)
+        before = library.stat().st_size
+        assert slim.cut_symbols(library)
+        assert library.stat().st_size < before
+        assert ctypes.CDLL(str(library))._testfunc_i_bhilfd(1, 2, 3, 4, ctypes.c_float(5), ctypes.c_double(6)) == 21
+
+    def test_what_is_no_library_is_left_alone(self, slim: ModuleType, tmp_path: Path) -> None:
+        file = tmp_path / "text"
+        file.write_bytes(b"\x7fEL" + bytes(200))
+        assert not slim.cut_symbols(file)
+        assert file.read_bytes() == b"\x7fEL" + bytes(200)
+
+    def test_packages_run_from_bytecode_without_tests_and_stubs(self, slim: ModuleType, tmp_path: Path) -> None:
+        package = tmp_path / "package"
+        (package / "tests").mkdir(parents=True)
+        (package / "__init__.py").write_text('"""Text."""\nANSWER = 42\n')
+        (package / "template.py").write_text("{{ no python }}")
+        (package / "__init__.pyi").write_text("")
+        (tmp_path / "alone.py").write_text("from package import ANSWER")
+        slim.remove_unused(tmp_path)
+        slim.keep_bytecode_only(tmp_path)
+        left = {str(path.relative_to(tmp_path)) for path in slim.regular_files(tmp_path)}
+        assert left == {"package/__init__.pyc", "package/template.py", "alone.pyc"}
+        code = "import alone, package; print(alone.ANSWER, package.__doc__)"
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
+        )
+        assert ran.stdout.split() == ["42", "Text."]
+
+    def test_docstrings_of_the_generated_client_go(self, slim: ModuleType, tmp_path: Path) -> None:
+        (tmp_path / "kubernetes").mkdir()
+        (tmp_path / "kubernetes" / "__init__.py").write_text('"""Text."""\n')
+        slim.keep_bytecode_only(tmp_path)
+        ran = subprocess.run(
+            [sys.executable, "-c", "import kubernetes; print(kubernetes.__doc__)"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+        assert ran.stdout.strip() == "None"
