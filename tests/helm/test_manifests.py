@@ -134,6 +134,10 @@ def test_a_change_that_a_job_can_take_keeps_it(chart: Chart, values: dict[str, A
     assert _job_name(chart.render(values)) == _job_name(chart.render())
 
 
+def test_retries_of_a_shard_are_fixed_in_a_job(chart: Chart) -> None:
+    assert _job_name(chart.render({"shards": 2})) != _job_name(chart.render({"shards": 2, "backoffLimit": 4}))
+
+
 def test_another_job_keeps_the_server_s_identity_and_another_server_does_not(chart: Chart) -> None:
     default, job, server = (
         chart.render(values).flag("--triton-server-identity")

@@ -96,4 +96,7 @@ def test_shared_claims_that_several_nodes_can_write_draw_no_warning(chart: Chart
 
 def test_the_claim_that_uninstall_leaves_is_named(chart: Chart, tmp_path: Path) -> None:
     claim = chart.render().one("PersistentVolumeClaim")["metadata"]["name"]
-    assert f"kubectl -n bench delete pvc {claim}" in chart.notes(tmp_path)
+    (tmp_path / "own").mkdir()
+    assert f"kubectl -n bench delete pvc/{claim} pod/demo-model-analyzer-test" in chart.notes(tmp_path / "own")
+    (tmp_path / "other").mkdir()
+    assert "delete pvc" not in chart.notes(tmp_path / "other", {"results": {"existingClaim": "shared"}})

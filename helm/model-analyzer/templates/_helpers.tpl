@@ -94,7 +94,7 @@ annotations:
 
 {{/*
 What a Job cannot change in its life is in its name: the job file, the pod template, how it is spread and what its exit
-codes mean. (suspend, parallelism, backoffLimit and the two times can be changed under a running Job.)
+codes mean. (suspend, parallelism, the two times, and without shards backoffLimit can be changed under a running Job.)
 */}}
 {{- define "model-analyzer.hash" -}}
 {{- $named := dict "root" . "hash" "" "test" false -}}

@@ -16,6 +16,8 @@ annotations:
 {{- if $sharded }}
 completionMode: Indexed
 completions: {{ int .Values.shards }}
+# Fixed, unlike backoffLimit.
+backoffLimitPerIndex: {{ int .Values.backoffLimit }}
 {{- end }}
 # A pod that is being drained still writes to the claim: the next one starts when it is gone.
 podReplacementPolicy: Failed
