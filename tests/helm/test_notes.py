@@ -70,7 +70,7 @@ def test_waiting_ends_for_a_failed_job_too(chart: Chart, tmp_path: Path) -> None
     ("values", "said"),
     [
         ({}, "NVIDIA's image has no models in it"),
-        ({"shards": 2}, "model-analyzer merge demo/shard-0 demo/shard-1 -o demo/merged"),
+        ({"shards": 2}, "model-analyzer merge demo -o demo-merged"),
         ({"shards": 2}, "the claim is ReadWriteOnce"),
         ({"results": {"emptyDir": True}}, "There is no claim (results.emptyDir)"),
         ({"suspend": True}, "It is suspended."),
