@@ -5,15 +5,22 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer.main
 from images.archives import INPUTS
 from images.context import Context
+
+from model_analyzer import __version__
+from model_analyzer.cli import original
+from model_analyzer.cli.main import register
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILES = ("Dockerfile", "examples/triton-cpu/Dockerfile")
@@ -129,3 +136,57 @@ class TestSlim:
             cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True,
         )  # fmt: skip
         assert ran.stdout.strip() == "None"
+
+
+def shown(program: str) -> list[str]:
+    """Command lines of the pages about images that begin with these words."""
+    pages = [ROOT / "docs" / "docker.md", ROOT / "examples" / "triton-cpu" / "README.md"]
+    found = [
+        line
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith(program)
+    ]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("line", shown("docker build"))
+def test_builds_that_a_page_shows_name_what_the_dockerfile_has(line: str) -> None:
+    words = shlex.split(line)
+    dockerfile = ROOT / (words[words.index("-f") + 1] if "-f" in words else "Dockerfile")
+    declared = set(re.findall(r"^ARG (\w+)", dockerfile.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    # Every builder knows these without a declaration.
+    declared |= {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    given = {words[index + 1].partition("=")[0] for index, word in enumerate(words) if word == "--build-arg"}
+    assert given <= declared
+
+
+@pytest.mark.parametrize("line", [line for line in shown("docker run") if " model-analyzer:" in line])
+def test_runs_that_a_page_shows_parse(line: str) -> None:
+    words = shlex.split(line)
+    image = next(index for index, word in enumerate(words) if word.startswith("model-analyzer:"))
+    assert words[image] == f"model-analyzer:{__version__}"
+    group: Any = typer.main.get_command(register())
+    name, *rest = words[image + 1 :]
+    if name.startswith("-"):
+        name, rest = original.NAME, [name, *rest]
+    # Parses and converts every flag, and calls nothing. Raises UsageError.
+    group.commands[name].make_context(name, rest)
+    places = {words[index + 1].split(":")[1] for index, word in enumerate(words) if word == "-v"}
+    assert "/results" in places
+    # The models are where they are on the host.
+    if "--model-folder" in words:
+        assert words[words.index("--model-folder") + 1] in places
+
+
+def test_messages_that_the_page_answers_are_said() -> None:
+    table = (
+        (ROOT / "docs" / "docker.md").read_text(encoding="utf-8").partition("| message | add |")[2].partition("\n\n")[0]
+    )
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE)
+    said = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "model_analyzer" / "adapters").rglob("*.py"))
+    # After a semicolon comes the remedy; before it are the operating system's words.
+    assert quoted
+    assert [text for text in quoted if text.partition("; ")[2] not in said and text not in said] == []
