@@ -27,6 +27,9 @@ def register(app: typer.Typer) -> None:
 
     for on_store in (status, tables, merge, schema):
         app.command()(on_store)
+    from model_analyzer.cli.fetch import fetch
+
+    app.command()(fetch)
 
 
 def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[str, str] = FLAG_NAMES) -> Job:

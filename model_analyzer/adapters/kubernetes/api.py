@@ -51,6 +51,8 @@ class Api:
     def close(self) -> None:
         """Free the connection."""
         self.client.close()
+        # It closes its threads only; the sockets would stay until they are collected.
+        self.client.rest_client.pool_manager.clear()
 
 
 def connect(context: str | None = None, kubeconfig: str | None = None) -> Api:
@@ -116,7 +118,7 @@ def explain(error: Exception) -> str:
 
 def _no_token() -> KubernetesError:
     what = f"no service account token is mounted at {TOKEN}"
-    fix = "set automountServiceAccountToken: true in the pod (the chart does where dcgm.discovery or annotateJob is on)"
+    fix = "set automountServiceAccountToken: true in the pod (the chart mounts one where dcgm.discovery or annotateJob is on)"
     return KubernetesError("kubernetes API", what, fix)
 
 
