@@ -75,6 +75,7 @@ if [ "$docker" ]; then
 fi
 if [ "$cluster" ]; then
     need debootstrap on_path debootstrap
+    need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
     need containerd on_path containerd
     need runc on_path runc
     need containernetworking-plugins cni_plugins
