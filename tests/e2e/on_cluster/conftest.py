@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.kubernetes)
+            # Not the fixture: with nothing cached it builds Kubernetes and the images.
+            item.add_marker(pytest.mark.timeout(480, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +56,9 @@ def cluster() -> Iterator[Cluster]:
 def _archives() -> list[Path]:
     """Our images, built in a process of its own: it starts a Docker engine, and ends it."""
     command = [sys.executable, "-m", "tests.images", "all"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     if done.returncode != 0:
-        raise ClusterError(done.stderr.strip())
+        raise ClusterError(done.stderr.strip() or f"{' '.join(command[1:])} ended with {done.returncode}")
     return [Path(line) for line in done.stdout.splitlines()]
 
 
