@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from model_analyzer.loadgen import http
+from model_analyzer.loadgen import grpc, http
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.tally import Tally
 
@@ -59,8 +59,12 @@ class Peer:
             if not self._more():
                 return None
         body, self._received = self._received[:size], self._received[size:]
-        self._server.note(self.number, body)
+        self.note(body)
         return body
+
+    def note(self, body: bytes) -> None:
+        """Tell the server what was received."""
+        self._server.note(self.number, body)
 
     def _more(self) -> bytes:
         data = self.sock.recv(1 << 20)
@@ -230,7 +234,8 @@ def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s:
 
     def drive() -> None:
         try:
-            http.drive(work, theirs, Tally(seen.take, 1))
+            protocol = grpc if work.protocol == "grpc" else http
+            protocol.drive(work, theirs, Tally(seen.take, 1))
         except Exception as error:  # told to the test
             seen.error = repr(error)
 
