@@ -80,10 +80,28 @@ class Rendered:
         (found,) = [one for one in self.pod["volumes"] if one["name"] == name]
         return dict(found)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether the analyzer has an API token. (No other container has one.)"""
+        return has_token(self.pod, "analyzer")
+
     def pods(self) -> Iterator[Object]:
         """The spec of every pod that the chart starts."""
         yield self.pod
         yield from (pod["spec"] for pod in self.of("Pod"))
+
+
+def has_token(pod: Object, container: str) -> bool:
+    """Whether a container of the pod has an API token."""
+    (found,) = [one for one in (*pod.get("initContainers", ()), *pod["containers"]) if one["name"] == container]
+    mounted = {one["name"] for one in found.get("volumeMounts", ())}
+    tokens = {
+        volume["name"]
+        for volume in pod["volumes"]
+        for source in volume.get("projected", {}).get("sources", ())
+        if "serviceAccountToken" in source
+    }
+    return bool(pod["automountServiceAccountToken"] or mounted & tokens)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helm_chart import Chart, Rendered
+from helm_chart import Chart, Rendered, has_token
 from restricted import violations
 
 from model_analyzer.errors import EXIT_CODES
@@ -62,8 +62,10 @@ def test_every_object_but_the_cluster_wide_ones_is_in_the_release_s_namespace(ch
     assert rendered.one("ClusterRoleBinding")["subjects"][0]["namespace"] == "elsewhere"
 
 
-def test_names_of_the_longest_release_fit_with_the_largest_index(chart: Chart) -> None:
-    rendered = chart.render({**EVERYTHING, "shards": 10000}, release="r" * 53)
+# The longest that is not cut with -model-analyzer behind it, the next, the longest that helm takes.
+@pytest.mark.parametrize("length", [31, 32, 45, 53])
+def test_names_of_a_long_release_fit_with_the_largest_index(chart: Chart, length: int) -> None:
+    rendered = chart.render({**EVERYTHING, "shards": 10000}, release="r" * length)
     assert len(f"{_job_name(rendered)}-9999") <= LONGEST
     for kind, _, name in _names(rendered):
         if not kind.startswith("ClusterRole"):
@@ -229,7 +231,9 @@ def test_the_pod_has_a_token_and_rights_only_where_it_uses_the_api(
     chart: Chart, values: dict[str, Any], uses: bool
 ) -> None:
     rendered = chart.render(values)
-    assert [pod["automountServiceAccountToken"] for pod in rendered.pods()] == [uses, uses]
+    assert [has_token(pod, "analyzer") for pod in rendered.pods()] == [uses, uses]
+    # Models are code of others.
+    assert [has_token(pod, "triton") for pod in rendered.pods()] == [False, False]
     assert rendered.one("ServiceAccount")["automountServiceAccountToken"] is False
     assert bool(rendered.of("Role") or rendered.of("ClusterRole")) is uses
 
@@ -270,6 +274,7 @@ def test_the_network_policy_opens_the_ports_that_values_name(chart: Chart) -> No
         "metrics": {"port": 9100},
     }
     policy = chart.render(values).one("NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 80, 443, 8001, 9401}
     assert policy["ingress"] == [{"ports": [{"port": 9100, "protocol": "TCP"}]}]
     labels = chart.render(values).job["spec"]["template"]["metadata"]["labels"]
@@ -277,6 +282,55 @@ def test_the_network_policy_opens_the_ports_that_values_name(chart: Chart) -> No
 
 
 # The pod
+
+
+def test_triton_is_a_native_sidecar_that_the_analyzer_waits_for(chart: Chart) -> None:
+    rendered = chart.render()
+    triton = rendered.triton
+    assert triton["restartPolicy"] == "Always"
+    assert triton["startupProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": "http"}
+    assert "--model-control-mode=explicit" in triton["args"]
+    # The images' own entrypoints start it.
+    assert triton["args"][0] == "tritonserver"
+    assert "command" not in triton
+    assert "command" not in rendered.analyzer
+
+
+def test_a_pod_is_tried_once_and_replaced_when_it_is_gone(chart: Chart) -> None:
+    rendered = chart.render()
+    assert rendered.pod["restartPolicy"] == "Never"
+    assert rendered.job["spec"]["podReplacementPolicy"] == "Failed"
+    assert rendered.analyzer["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_the_analyzer_knows_its_node_its_pod_and_its_server_s_container(chart: Chart) -> None:
+    rendered = chart.render()
+    env = {
+        one["name"]: one.get("value") or one["valueFrom"]["fieldRef"]["fieldPath"] for one in rendered.analyzer["env"]
+    }
+    assert env == {
+        "NODE_NAME": "spec.nodeName",
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+        "TRITON_CONTAINER": rendered.triton["name"],
+        "TERMINATION_LOG": "/dev/termination-log",
+        "HOME": "/tmp",
+    }
+    remote = chart.render({"triton": REMOTE}).analyzer["env"]
+    assert "TRITON_CONTAINER" not in {one["name"] for one in remote}
+
+
+def test_what_a_read_only_root_lacks_is_mounted(chart: Chart) -> None:
+    rendered = chart.render()
+    volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
+    for container, needed in ((rendered.triton, {"/tmp", "/dev/shm"}), (rendered.analyzer, {"/tmp", "/results"})):
+        mounted = {one["mountPath"]: one for one in container["volumeMounts"] if not one.get("readOnly")}
+        assert mounted.keys() == needed
+        assert all(one["name"] in volumes for one in mounted.values())
+
+
+def test_the_config_map_never_changes_under_a_pod(chart: Chart) -> None:
+    assert chart.render().one("ConfigMap")["immutable"] is True
 
 
 def test_flags_of_the_pod_are_known_to_the_command(chart: Chart, tmp_path: Path) -> None:

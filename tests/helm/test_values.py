@@ -223,7 +223,7 @@ ROWS: dict[str, Row] = {
     ),
     "dcgm.discovery": Row(
         {"dcgm": {"discovery": "auto"}},
-        lambda r: (r.flag("--dcgm-discovery"), r.pod["automountServiceAccountToken"], r.one("ClusterRole")["rules"]),
+        lambda r: (r.flag("--dcgm-discovery"), r.has_token, r.one("ClusterRole")["rules"]),
         (["auto"], True, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]),
     ),
     "dcgm.namespaces": Row(
@@ -237,7 +237,7 @@ ROWS: dict[str, Row] = {
     ),
     "dcgm.urls": Row(
         {"dcgm": {"urls": ["http://a:9400/metrics", "http://b:9400/metrics"]}},
-        lambda r: (r.flag("--dcgm-exporter-url"), r.pod["automountServiceAccountToken"]),
+        lambda r: (r.flag("--dcgm-exporter-url"), r.has_token),
         (["http://a:9400/metrics", "http://b:9400/metrics"], False),
     ),
     "serviceAccount.create": Row(
@@ -257,7 +257,7 @@ ROWS: dict[str, Row] = {
     ),
     "rbac.create": Row(
         {"rbac": {"create": False}, "dcgm": {"discovery": "auto"}, "annotateJob": True},
-        lambda r: (r.of("ClusterRole"), r.of("Role"), r.pod["automountServiceAccountToken"]),
+        lambda r: (r.of("ClusterRole"), r.of("Role"), r.has_token),
         ([], [], True),
     ),
     "networkPolicy.enabled": Row(

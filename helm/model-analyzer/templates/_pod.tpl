@@ -253,7 +253,8 @@ podFailurePolicy:
 {{- $sidecar := and $v.triton.enabled (or (not .test) $v.tests.server) -}}
 restartPolicy: Never
 serviceAccountName: {{ include "model-analyzer.serviceAccountName" .root }}
-automountServiceAccountToken: {{ eq (include "model-analyzer.usesApi" .root) "true" }}
+# Only the analyzer gets a token, and only where it uses the API: what models run in Triton is not to have one.
+automountServiceAccountToken: false
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
 {{- with $v.podSecurityContext }}
@@ -377,6 +378,11 @@ containers:
         mountPath: /results
       - name: tmp
         mountPath: /tmp
+      {{- if include "model-analyzer.usesApi" .root }}
+      - name: api-token
+        mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+        readOnly: true
+      {{- end }}
       {{- with include "model-analyzer.modelsMount" .root }}
       {{- . | nindent 6 }}
       {{- end }}
@@ -396,6 +402,25 @@ volumes:
     {{- end }}
   - name: tmp
     emptyDir: {}
+  {{- if include "model-analyzer.usesApi" .root }}
+  # What automountServiceAccountToken would mount into every container.
+  - name: api-token
+    projected:
+      sources:
+        - serviceAccountToken:
+            path: token
+            expirationSeconds: 3607
+        - configMap:
+            name: kube-root-ca.crt
+            items:
+              - key: ca.crt
+                path: ca.crt
+        - downwardAPI:
+            items:
+              - path: namespace
+                fieldRef:
+                  fieldPath: metadata.namespace
+  {{- end }}
   {{- if $v.models.existingClaim }}
   - name: models
     persistentVolumeClaim:
