@@ -12,7 +12,6 @@ from model_analyzer.adapters import termination
 from model_analyzer.cli import said
 from model_analyzer.errors import ServerError
 
-
 BAD = "model_repository: /m\nprofile_models: [a]\nbatch_sizes: [0]\nbath_sizes: [1]\n"
 
 
