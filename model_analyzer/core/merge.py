@@ -56,8 +56,7 @@ class Merged:
 def merge(parts: Sequence[Part]) -> Merged:
     """The parts as one run. Of a phase that was measured twice on one GPU type the better row stays."""
     plan = union_order([part.plan for part in parts])
-    wanted = frozenset(plan)
-    rows = best(m for part in parts for m in part.measurements if m.phase.id in wanted)
+    rows = best(m for part in parts for m in part.measurements)
     types = tuple(dict.fromkeys(shown(measured_on(m)) for part in parts for m in part.measurements))
     by_phase: dict[str, list[Measurement]] = {}
     for m in rows:

@@ -168,6 +168,7 @@ def test_a_siblings_row_replaces_a_failed_one_and_no_other(tmp_path: Path) -> No
 def test_a_siblings_row_of_another_type_is_not_taken(tmp_path: Path) -> None:
     fill(shard(tmp_path, 0), on(L4, ONE), on(A100, TWO))
     assert take(shard(tmp_path, 1), tmp_path, *IDS, here=(A100,))[0] == [TWO.id]
+    assert [phase_id for phase_id, _ in read(shard(tmp_path, 1)).rows] == [TWO.id]
 
 
 def test_the_baseline_is_taken_where_there_is_something_to_measure(tmp_path: Path) -> None:

@@ -242,3 +242,67 @@ def test_a_comparison_without_gpus_says_why(command: Command, shards: Path, tmp_
     notes = table(tmp_path / "out", COMPARISON)[0]["Notes"]
     assert "GPU Type: no DCGM exporter said which GPU it was" in notes
     assert "Cost per Million Inferences: it is not known which GPUs were used" in notes
+
+
+def test_shards_on_gpus_of_their_own_have_a_server_only_row_each(command: Command, tmp_path: Path) -> None:
+    for index, uuid in enumerate(("GPU-a", "GPU-b")):
+        rows = [on(L4, each, uuid=uuid) for each in PLAN[index::2]]
+        server = replace(baseline({uuid: 1e9}), environment=Environment(gpus={uuid: Gpu(L4)}))
+        fill(tmp_path / "results" / f"shard-{index}", rows, PLAN[index::2], gpu_types=[L4], server=server)
+    assert command("merge", "results", "-o", "out").code == 0
+    assert command("tables", "-e", "out").code == 0
+    assert [row["GPU UUID"] for row in table(tmp_path / "out", SERVER)] == ["GPU-a", "GPU-b"]
+
+
+def test_the_baseline_of_a_job_of_before_is_no_row(command: Command, tmp_path: Path) -> None:
+    fill(tmp_path / "results", [measured(each) for each in PLAN], server=replace(baseline({"GPU-old": 1e9}), id="old"))
+    fill(tmp_path / "results", [])
+    command("merge", "results", "-o", "out")
+    assert [row["GPU UUID"] for row in table(tmp_path / "out", SERVER)] == [""]
+
+
+def test_what_was_merged_beside_its_shards_does_not_outlive_what_they_hold_now(
+    command: Command, tmp_path: Path
+) -> None:
+    shard = tmp_path / "results" / "shard-0"
+    fill(shard, [measured(each) for each in PLAN[:3]])
+    assert command("merge", "results", "-o", "results").code == 4
+    with JsonlStore(shard) as opened:
+        for each in PLAN[3:]:
+            opened.add_measurement(measured(each))
+    assert command("merge", "results", "-o", "out").code == 0
+
+
+def test_the_gpu_type_of_a_shard_that_is_no_more_is_not_that_of_the_run(command: Command, tmp_path: Path) -> None:
+    """Three shards once on an L4; then one on an A100 that has not measured all yet."""
+    fill(tmp_path / "results/shard-2", [on(L4, PLAN[0])], PLAN[:1], plan=[*PLAN, phase("c")], gpu_types=[L4])
+    rows = [on(A100, each) for each in PLAN[1:]]
+    fill(tmp_path / "results/shard-0", rows, at="2026-01-02T10:00:00+00:00", gpu_types=[A100])
+    ended = command("merge", "results", "-o", "out")
+    assert (ended.code, ended.out.splitlines()[-1]) == (4, "8 rows of 8 phases; failed: 0, missing: 1")
+
+
+def test_constraints_of_the_first_run_hold_and_models_of_the_others_keep_theirs(
+    command: Command, tmp_path: Path
+) -> None:
+    tight, loose = ({"perf_latency_p99": {"max": bound}} for bound in (5, 20))
+    own, others = (
+        [each for each in PLAN if each.variant.model == "a"],
+        [each for each in PLAN if each.variant.model == "b"],
+    )
+    fill(
+        tmp_path / "one", [measured(each) for each in own], own, plan=None, profile_models={"a": {"constraints": loose}}
+    )
+    models = {"a": {"constraints": tight}, "b": {"constraints": tight}}
+    fill(tmp_path / "two", [measured(each) for each in others], others, plan=None, profile_models=models)
+    assert command("merge", "one", "two", "-o", "out").code == 0
+    fits = {(row["Model"], row["Satisfies Constraints"]) for row in table(tmp_path / "out", INFERENCE)}
+    assert fits == {("a", "Yes"), ("b", "No")}
+
+
+def test_a_failed_phase_says_why_in_the_comparison(command: Command, tmp_path: Path) -> None:
+    fill(tmp_path / "results", [replace(failed(each, "out of memory"), finished_at="9") for each in PLAN])
+    assert command("merge", "results", "-o", "out").code == 4
+    row = table(tmp_path / "out", COMPARISON)[0]
+    assert (row["Status"], row["Notes"].split(" | ")[0]) == ("failed", "out of memory")
+    assert (row["Throughput (infer/sec)"], row["Cost per Million Inferences"]) == ("", "")

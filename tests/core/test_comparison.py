@@ -42,6 +42,7 @@ def on(*models: str, throughput: float | None = 100.0, **of: object) -> Measurem
         ("NVIDIA A100-PCIE-40GB", {"A100": 3.0, "A100 80GB": 4.0}, 3.0),
         (H100, {"H100": 6.0, "H100 HBM3": 7.0}, 7.0),
         ("NVIDIA H200", {"H100": 6.0}, None),
+        ("NVIDIA RTX 6000 Ada Generation", {"Generation": 9.0, "RTX Ada": 2.0}, 2.0),
         (SLICE, {"A100": 3.0}, None),
         (SLICE, {"A100 MIG": 3.0}, None),
         (SLICE, {"A100": 3.0, "A100 MIG 1g.10gb": 0.5}, 0.5),
