@@ -77,6 +77,11 @@ def connect(context: str | None = None, kubeconfig: str | None = None) -> Api:
         where = kubeconfig or ("service account" if in_cluster() else "kubeconfig")
         fix = "name a kubeconfig by KUBECONFIG, or run in a pod with a service account token"
         raise KubernetesError(where, _plain(error), fix) from error
+    if not settings.verify_ssl:
+        # The kubeconfig says so (insecure-skip-tls-verify); a warning with every call tells its owner nothing new.
+        from urllib3 import disable_warnings, exceptions
+
+        disable_warnings(exceptions.InsecureRequestWarning)
     # One try a call: who asks again, and when, is for the caller to say.
     settings.retries = False
     connection = _bounded(client.ApiClient(settings))

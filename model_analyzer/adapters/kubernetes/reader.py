@@ -101,12 +101,16 @@ def manifest(release: Release, reading: Reading, name: str) -> dict[str, Any]:
 
 
 def _security(template: Any) -> dict[str, Any]:
-    """The user of the Job's pod, so that it may read what that one wrote; else ours."""
+    """The user of the Job's pod, so that it may read what that one wrote; ours where no Job is left.
+
+    A Job that names none leaves it to the cluster (OpenShift has a range for each namespace, and refuses others).
+    """
     own = template.security_context if template is not None else None
+    ours = _USER if template is None else None
     asked = {
-        "runAsUser": getattr(own, "run_as_user", None) or _USER,
-        "runAsGroup": getattr(own, "run_as_group", None) or _USER,
-        "fsGroup": getattr(own, "fs_group", None) or _USER,
+        "runAsUser": getattr(own, "run_as_user", ours),
+        "runAsGroup": getattr(own, "run_as_group", ours),
+        "fsGroup": getattr(own, "fs_group", ours),
         "supplementalGroups": getattr(own, "supplemental_groups", None),
     }
     return {

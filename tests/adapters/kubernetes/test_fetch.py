@@ -134,6 +134,12 @@ def test_the_reader_is_like_the_jobs_pod_and_goes_by_itself(finished: Cluster, r
     assert made["metadata"]["labels"]["app.kubernetes.io/component"] == "reader"
 
 
+def test_a_job_that_leaves_its_user_to_the_cluster_has_a_reader_that_does(finished: Cluster, run: Any) -> None:
+    finished.jobs[0]["spec"]["template"]["spec"]["securityContext"] = {"runAsNonRoot": True}
+    assert run().code == 0
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & finished.created[0]["spec"]["securityContext"].keys()
+
+
 def node_rule(cluster: Cluster) -> tuple[str, Any]:
     ((kind, rule),) = cluster.created[0]["spec"]["affinity"]["nodeAffinity"].items()
     return kind.partition("During")[0], rule
