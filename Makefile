@@ -49,6 +49,7 @@ format: venv  ## Format and mend what can be mended
 
 docs: venv  ## Write the generated pages anew
 	$(BIN)/python -m scripts.reference
+	$(BIN)/python -m scripts.chart
 
 gpu-check: venv  ## See real GPU telemetry, where there is an NVIDIA GPU
 	$(BIN)/python -m pytest -q -rs tests/e2e/test_gpu.py
