@@ -44,11 +44,23 @@ class GpuChoice:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The keys of the GPUs that count, sorted; the rule that chose them; what a reader of their figures should know."""
+    """The keys of the GPUs that count, sorted; the rule that chose them; what a reader of their figures should know.
+
+    With no GPU the notes are why: `problems` has them, as the reason of each empty cell.
+    """
 
     gpus: tuple[str, ...]
     rule: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def of_figures(self) -> tuple[str, ...]:
+        """The notes that belong to figures."""
+        return self.notes if self.gpus else ()
+
+    def problems(self, found: Mapping[str, str]) -> dict[str, str]:
+        """The sources' problems, and why no GPU counts where that is a choice: then the sources do show some."""
+        return {**found, "gpus": "; ".join(self.notes)} if self.notes and not self.gpus else dict(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,9 +157,9 @@ class Run:
         chosen = select_gpus(pages, self._settings.gpus)
         gpus = chosen.gpus
         telemetry = summarise(pages, start_ns, end_ns, gpus)
-        problems = recorder.problems()
+        problems = chosen.problems(recorder.problems())
         host, readings = read_telemetry([telemetry], seconds, gpus, problems, cadences(pages))
-        notes = (*self._loaded_note(server), *chosen.notes, *problem_notes(problems))
+        notes = (*self._loaded_note(server), *chosen.of_figures, *problem_notes(problems))
         utc = self._parts.clock.utc().isoformat(timespec="seconds")
         return Baseline(
             baseline_id,

@@ -167,8 +167,8 @@ def _reduce(
         gpus=chosen.gpus,
         telemetry=summarise(pages, start_ns, end_ns, chosen.gpus),
         cadences=cadences(pages),
-        problems=recorder.problems(),
-        notes=(*notes, *chosen.notes),
+        problems=chosen.problems(recorder.problems()),
+        notes=(*notes, *chosen.of_figures),
     )
 
 

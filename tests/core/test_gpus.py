@@ -248,3 +248,11 @@ def test_the_environment_of_one_host_says_nothing_of_two_nodes() -> None:
 
 def test_what_a_source_said_last_counts() -> None:
     assert choose(POD, dcgm(A=A, B=gpu("1")), dcgm(A=gpu("0"), B=gpu("1", OURS))).gpus == ("B",)
+
+
+def test_why_no_gpu_counts_is_a_problem_like_those_of_the_sources() -> None:
+    found = {"dcgm": "one exporter of two: refused"}
+    none = choose(GpuChoice(("GPU-x",)), dcgm(A=A))
+    assert none.problems(found) == {**found, "gpus": "gpus asked for but not seen: GPU-x"}
+    assert choose(GpuChoice(("A", "GPU-x")), dcgm(A=A)).problems(found) == found
+    assert choose(GpuChoice(()), dcgm(A=A)).problems(found) == found

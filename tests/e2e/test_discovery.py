@@ -96,4 +96,5 @@ def test_a_server_elsewhere_is_not_measured_by_our_nodes_gpus(
         run(job, tmp_path)
     (gpu,) = job.rows("metrics-model-gpu.csv")
     assert gpu["GPU UUID"] == ""
-    assert "Triton runs elsewhere and names no GPU" in gpu["Notes"]
+    assert ": gpus: Triton runs elsewhere and names no GPU" in gpu["Notes"], "the reason of each empty cell"
+    assert "no DCGM exporter does" not in gpu["Notes"]
