@@ -51,7 +51,7 @@ class Release:
 
     @property
     def state(self) -> str:
-        """complete, failed, suspended, running, pending, or gone (no Job)."""
+        """complete, failed, suspended, running, pending, ending, or gone (no Job)."""
         return job_state(self.job) if self.job is not None else "gone"
 
     @property
@@ -123,12 +123,15 @@ def export_path(arguments: Sequence[str]) -> str | None:
 
 
 def job_state(job: Any) -> str:
-    """complete, failed, suspended, running or pending."""
+    """complete, failed, suspended, running, pending or ending."""
     true = {one.type for one in job.status.conditions or () if one.status == "True"}
     for condition, state in (("Complete", "complete"), ("Failed", "failed"), ("Suspended", "suspended")):
         if condition in true:
             return state
-    return "running" if job.status.ready else "pending"
+    if job.status.ready:
+        return "running"
+    # Between its last pod's end and its own, or the next pod.
+    return "pending" if job.status.active or not job.status.start_time else "ending"
 
 
 def failure(job: Any) -> str:
