@@ -245,10 +245,16 @@ def test_wait_follows_the_job_to_its_end(finished: Cluster, run: Any) -> None:
     running["metadata"]["annotations"] = {"model-analyzer.io/progress": "1/3"}
     finished.jobs[:] = [running]
 
+    def looked(times: int) -> None:
+        """Until the Job was looked at so often; the last look may still be unanswered."""
+        deadline = time.monotonic() + 30
+        while sum(path.endswith("/jobs") for _, path in finished.requests) < times and time.monotonic() < deadline:
+            time.sleep(0.005)
+
     def end() -> None:
-        time.sleep(0.3)
+        looked(2)
         running["metadata"]["annotations"]["model-analyzer.io/progress"] = "2/3"
-        time.sleep(0.3)
+        looked(5)
         finished.jobs[:] = [job()]
 
     thread = threading.Thread(target=end)
