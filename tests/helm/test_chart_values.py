@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from helm_chart import Chart, Rendered
 from scripts.chart import CHART, documented
 
 VALUES = [value.key for value in documented((CHART / "values.yaml").read_text(encoding="utf-8"))]
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 REMOTE = {"enabled": False, "endpoints": {"http": "t:8000", "grpc": "t:8001", "metrics": "http://t:8002/metrics"}}
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -401,3 +403,34 @@ def test_value_is_seen_in_what_is_rendered(chart: Chart, default: Rendered, key:
     except (KeyError, ValueError, IndexError):  # what is looked for is not there at all
         return
     assert unset != row.expected
+
+
+def _nested(keys: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in keys:
+        *path, last = key.split(".")
+        node = values
+        for name in path:
+            node = node.setdefault(name, {})
+        node[last] = None
+    return values
+
+
+def _needed(key: str) -> bool:
+    """Whether the schema refuses values without this one."""
+    *path, last = key.split(".")
+    node = SCHEMA
+    for name in path:
+        node = node["properties"][name]
+    return last in node["required"]
+
+
+def test_every_value_can_be_null_or_is_said_to_be_missing(chart: Chart) -> None:
+    """A null removes a default, and in a file it is soon written: `affinity:` with nothing behind it."""
+    needed = [key for key in VALUES if _needed(key)]
+    assert {"shards", "models.repository", "triton.enabled", "triton.image.tag", "results.size"} <= set(needed)
+    refusal = chart.refusal(_nested(needed))
+    assert all(f"'{key.rpartition('.')[2]}'" in refusal for key in needed)
+    free = [key for key in VALUES if not _needed(key)]
+    assert {"affinity", "job", "commonLabels", "resources", "podSecurityContext", "image.tag"} <= set(free)
+    assert chart.render(_nested(free)).job["spec"]
