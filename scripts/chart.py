@@ -213,13 +213,13 @@ def render_schema() -> str:
 
 def _mapping(node: Mapping[str, Any], prefix: str, known: Mapping[str, str]) -> dict[str, Any]:
     properties = {name: _property(f"{prefix}{name}", default, known) for name, default in node.items()}
-    # A null removes a default: harmless for texts and lists, but there is no number or switch that null could stand for.
+    # A null removes a default: harmless for an empty text, list or mapping; nothing else can be done without.
     needed = [name for name, default in node.items() if _is_needed(f"{prefix}{name}", default, known)]
     return {"type": "object", "additionalProperties": False, "required": needed, "properties": properties}
 
 
 def _is_needed(key: str, default: Any, known: Mapping[str, str]) -> bool:
-    return isinstance(default, bool | int) or (isinstance(default, dict) and key not in known)
+    return isinstance(default, bool | int) or (key not in known if isinstance(default, dict) else bool(default))
 
 
 def _property(key: str, default: Any, known: Mapping[str, str]) -> dict[str, Any]:

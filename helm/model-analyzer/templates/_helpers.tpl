@@ -52,7 +52,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $own "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) -}}
-{{- mustMerge $own (deepCopy .Values.commonLabels) | toYaml -}}
+{{- mustMerge $own (deepCopy (.Values.commonLabels | default dict)) | toYaml -}}
 {{- end }}
 
 {{- define "model-analyzer.rbacMetadata" -}}

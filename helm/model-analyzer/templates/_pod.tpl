@@ -3,7 +3,7 @@
 {{- $labels := include "model-analyzer.stableLabels" . | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/component" "analyzer" -}}
 labels:
-  {{- mustMerge $labels (deepCopy .Values.podLabels) (deepCopy .Values.commonLabels) | toYaml | nindent 2 }}
+  {{- mustMerge $labels (deepCopy (.Values.podLabels | default dict)) (deepCopy (.Values.commonLabels | default dict)) | toYaml | nindent 2 }}
 {{- with .Values.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -234,7 +234,7 @@ podFailurePolicy:
 
 {{/* Affinity of the pod. A test goes to the node of the running Job, if it can: there its claim is, and its exporter. */}}
 {{- define "model-analyzer.affinity" -}}
-{{- $affinity := deepCopy .root.Values.affinity -}}
+{{- $affinity := deepCopy (.root.Values.affinity | default dict) -}}
 {{- if .test -}}
 {{- $labels := include "model-analyzer.stableLabels" .root | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/component" "analyzer" -}}
