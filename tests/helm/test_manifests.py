@@ -281,6 +281,30 @@ def test_the_network_policy_opens_the_ports_that_values_name(chart: Chart) -> No
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+@pytest.mark.parametrize(
+    ("http", "port"),
+    [
+        ("t", 80),
+        ("http://t", 80),
+        ("https://t", 443),
+        ("https://t:8443", 8443),
+        ("t:8000", 8000),
+        ("https://[::1]", 443),
+    ],
+)
+def test_the_network_policy_knows_the_port_of_an_endpoint(chart: Chart, http: str, port: int) -> None:
+    endpoints = {"http": http, "metrics": "http://t:8002/metrics"}
+    values = {"networkPolicy": {"enabled": True}, "triton": {"enabled": False, "endpoints": endpoints}}
+    egress = chart.render(values).one("NetworkPolicy")["spec"]["egress"]
+    assert {one["port"] for rule in egress for one in rule["ports"]} == {53, port, 8002}
+
+
+def test_the_network_policy_lets_triton_reach_an_object_store(chart: Chart) -> None:
+    values = {"networkPolicy": {"enabled": True}, "models": {"repository": "s3://b/m"}}
+    egress = chart.render(values).one("NetworkPolicy")["spec"]["egress"]
+    assert {one["port"] for rule in egress for one in rule["ports"]} == {53, 443}
+
+
 # The pod
 
 
