@@ -108,12 +108,12 @@ def message_problem(message: bytes | bytearray, length: int) -> str | None:
 
 
 def before_contents(message: bytes | bytearray, length: int) -> int:
-    """How many bytes of a message come before the tensors' bytes: names, datatypes and shapes."""
+    """How many bytes of a message come before the first tensor's own: names, datatypes, shapes, and how long it is."""
     at = 0
     while at < len(message):
         number, after = _field(message, at)
         if number >= RAW_CONTENTS or after > length:
-            break
+            return min(_payload(message, at)[0], len(message))
         at = after
     return at
 
@@ -133,12 +133,17 @@ def _walk(message: bytes | bytearray, length: int) -> tuple[set[int], int, bool]
 def _field(message: bytes | bytearray, at: int) -> tuple[int, int]:
     """Number of the field that begins at `at`, and where it ends. 0: no length-delimited field of one byte's tag."""
     tag = message[at]
+    start, size = _payload(message, at)
+    return (tag >> 3 if tag & 7 == LENGTH_DELIMITED and size >= 0 else 0), start + size
+
+
+def _payload(message: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Where the payload of a field begins and how long it is. A length that is cut off ends beyond the bytes; -1: none is so long."""
     size, at, shift = 0, at + 1, 0
     while at < len(message) and shift < 35:
         byte = message[at]
         size |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
-            return (tag >> 3 if tag & 7 == LENGTH_DELIMITED else 0), at + size
-    # Cut off in the middle of a length: the end of what was kept, or of the message, which is one byte short then.
-    return (tag >> 3 if tag & 7 == LENGTH_DELIMITED and shift < 35 else 0), at + 1
+            return at, size
+    return at + 1, 0 if shift < 35 else -1

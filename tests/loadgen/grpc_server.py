@@ -32,13 +32,17 @@ class InferenceServer:
         port: int = 0,
         certificates: Certificates | None = None,
         workers: int = 8,
+        options: tuple[tuple[str, int], ...] = (),
+        compression: grpc.Compression = grpc.Compression.NoCompression,
     ) -> None:
         self._answer = answer
         self._lock = threading.Lock()
         self.requests: list[bytes] = []
         self._pool = ThreadPoolExecutor(workers)
         # Without SO_REUSEPORT, so that a port in use is an error and not a share of the connections.
-        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        defaults = {"grpc.so_reuseport": 0, "grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1}
+        chosen = list((defaults | dict(options)).items())
+        self._server = grpc.server(self._pool, options=chosen, compression=compression)
         method = grpc.unary_unary_rpc_method_handler(self._serve)
         handlers = {"ModelInfer": method}
         self._server.add_generic_rpc_handlers(

@@ -21,6 +21,7 @@ from model_analyzer.loadgen.client import ProcessLoadGenerator
 from model_analyzer.loadgen.schedule import send_times_ns
 
 MS = 1_000_000
+DYNAMIC = Variant("dynamic_dims", "dynamic_dims_config_default")
 
 
 @pytest.fixture(scope="module")
@@ -192,15 +193,56 @@ def test_an_open_loop_stops_though_nothing_comes_back(generator: ProcessLoadGene
     assert took < 8.0
 
 
+@pytest.mark.parametrize("size", [70_000, 20_000_000])
+def test_large_requests_and_replies_pass_whole(generator: ProcessLoadGenerator, size: int) -> None:
+    """Larger than the windows of either side, and than a frame."""
+    bodies = tuple(bytes([n]) * size for n in range(2))
+    contents = b"\x32" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+
+    with InferenceServer(lambda request, _: GOOD + contents + request) as server:
+        seen = server.load(generator, load=Load("concurrency", 3), bodies=bodies, successes=6, timeout_s=20.0)
+        assert set(server.requests) == set(bodies)
+    assert not seen.failures
+    assert len(seen.done_ns) >= 6
+
+
+def test_a_request_beyond_the_servers_limit_is_its_refusal(generator: ProcessLoadGenerator) -> None:
+    with InferenceServer(options=(("grpc.max_receive_message_length", 1000),)) as server:
+        seen = server.load(generator, bodies=(b"x" * 500_000,), failures=3)
+        small = server.load(generator, bodies=(b"x" * 1000,), successes=3)
+    assert not seen.done_ns
+    assert all(text.startswith("gRPC RESOURCE_EXHAUSTED: ") for text in seen.failures), seen.failures
+    assert not small.failures
+
+
+def test_connections_that_a_server_retires_cost_no_request(generator: ProcessLoadGenerator) -> None:
+    """It sends GOAWAY, twice, and closes when the last reply has gone."""
+    retiring = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 2000))
+    with InferenceServer(options=retiring) as server:
+        seen = server.load(generator, load=Load("concurrency", 4), successes=100, reports=20)
+        paced = server.load(generator, load=Load("request_rate", 100.0), successes=50, reports=20)
+    assert not seen.failures
+    assert not paced.failures
+
+
+def test_a_server_that_compresses_without_being_asked_is_a_failure_that_says_so(
+    generator: ProcessLoadGenerator,
+) -> None:
+    content = GOOD + b"\x32\x7f" + bytes(127)
+    with InferenceServer(lambda *_: content, compression=grpc.Compression.Gzip) as server:
+        seen = server.load(generator, failures=2)
+    assert not seen.done_ns
+    assert set(seen.failures) == {"compressed reply (gzip): none was asked for"}
+
+
 @pytest.mark.triton
 def test_a_real_triton_counts_as_many_as_both_drivers_do(embedded_server: Any, generator: ProcessLoadGenerator) -> None:
-    variant = Variant("dynamic_dims", "dynamic_dims_config_default")
     source = InputSource(shapes=(("INPUT", (3,)),))
     address: dict[Protocol, str] = {
         "http": embedded_server.info.http_endpoint,
         "grpc": embedded_server.info.grpc_endpoint,
     }
-    model = embedded_server.server.load(variant)
+    model = embedded_server.server.load(DYNAMIC)
     try:
         for protocol in address:
             requests = TritonEncoder().encode(model, 2, source, protocol, address[protocol])
@@ -219,7 +261,49 @@ def test_a_real_triton_counts_as_many_as_both_drivers_do(embedded_server: Any, g
                 assert served % 2 == 0
                 assert count <= served // 2
     finally:
-        embedded_server.server.unload(variant)
+        embedded_server.server.unload(DYNAMIC)
+
+
+@pytest.mark.triton
+def test_a_real_triton_takes_and_gives_large_tensors(embedded_server: Any, generator: ProcessLoadGenerator) -> None:
+    """24 MB each way: six times its windows, and longer than any frame."""
+    model = embedded_server.server.load(DYNAMIC)
+    address = embedded_server.info.grpc_endpoint
+    try:
+        requests = TritonEncoder().encode(model, 1, InputSource(shapes=(("INPUT", (6_000_000,)),)), "grpc", address)
+        before = _inferences(embedded_server)
+        count = failures = 0
+        with generator.run(LoadOrder(address, Load("concurrency", 3), requests, 30.0)) as batches:
+            for batch in batches:
+                count += len(batch.done_ns)
+                failures += sum(batch.failures.values())
+                if count >= 6 or failures:
+                    break
+        served = _inferences(embedded_server) - before
+    finally:
+        embedded_server.server.unload(DYNAMIC)
+    assert not failures
+    assert 6 <= count <= served
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"\x0a\x07nothing", "gRPC NOT_FOUND: Request for unknown model: 'nothing' is not found"),
+        # Told several times by the server for one request.
+        (b"no message at all", "gRPC INTERNAL"),
+    ],
+)
+def test_a_real_triton_refuses_once_a_request(
+    embedded_server: Any, generator: ProcessLoadGenerator, body: bytes, text: str
+) -> None:
+    port = int(embedded_server.info.grpc_endpoint.rpartition(":")[2])
+    seen = load(generator, port, load=Load("concurrency", 4), bodies=(body,), failures=4, reports=20)
+    assert not seen.done_ns
+    assert all(found.startswith(text) for found in seen.failures), seen.failures
+    # Pauses of 10, 20, 40, ... ms: 7 attempts in the first second, for each of the four.
+    assert 4 <= seen.failed <= 4 * 8
 
 
 def _inferences(embedded_server: Any) -> int:

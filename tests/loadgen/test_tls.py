@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from certificates import Certificates
 from grpc_server import InferenceServer
-from scripted_server import ScriptedServer, Seen, always, enough, order, refusal, reply, run
+from h2_server import MESSAGE, H2Peer, grpc_order
+from h2_server import always as h2_always
+from scripted_server import Peer, ScriptedServer, Seen, always, enough, order, refusal, reply, run
 
 from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet, Tls
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.client import ProcessLoadGenerator
+from model_analyzer.loadgen.session import INITIAL_WINDOW_SIZE
 
 
 def context(certificates: Certificates, name: str = "server", clients: bool = False) -> ssl.SSLContext:
@@ -143,3 +146,51 @@ def test_grpc_verifies_the_server_and_shows_a_client_certificate(
             assert all(text.startswith(("TLS handshake failed: ", "connection ")) for text in refused.failures), (
                 refused.failures
             )
+
+
+def h2_context(certificates: Certificates, *protocols: str) -> ssl.SSLContext:
+    """A server's that agrees on one of these protocols."""
+    made = context(certificates)
+    if protocols:
+        made.set_alpn_protocols(list(protocols))
+    return made
+
+
+@pytest.mark.parametrize("protocols", [(), ("http/1.1",)])
+def test_grpc_with_a_server_that_does_not_agree_on_http2_is_a_failure(
+    certificates: Certificates, protocols: tuple[str, ...]
+) -> None:
+    tls = asdict(Tls(certificates.pem("ca")))
+    with ScriptedServer(h2_always(), tls=h2_context(certificates, *protocols)) as server:
+        seen = run(grpc_order(server.port, tls=tls), enough(failures=2))
+    assert set(seen.failures) == {"TLS handshake failed: the server does not agree on HTTP/2 (ALPN h2)"}
+
+
+def test_large_grpc_requests_and_replies_pass_whole_over_tls(certificates: Certificates) -> None:
+    body = bytes(range(256)) * 4000
+
+    def script(peer: Peer) -> None:
+        end = H2Peer(peer, (INITIAL_WINDOW_SIZE, 1 << 20))
+        while (stream := end.request()) is not None:
+            end.send_large(stream, MESSAGE + b"\x32\x80\x80\x40" + bytes(1 << 20), 16384)
+
+    with ScriptedServer(script, tls=h2_context(certificates, "h2"), receive_buffer=4096) as server:
+        work = grpc_order(server.port, (body,), tls=asdict(Tls(certificates.pem("ca"))), value=2)
+        seen = run(work, enough(6), at_most_s=20)
+    assert not seen.failures
+    assert set(server.bodies) == {body}
+
+
+def test_grpc_trusts_whom_it_is_told_to(certificates: Certificates) -> None:
+    """As over HTTP: a stranger's certificate, with and without the checks."""
+    with ScriptedServer(h2_always(), tls=h2_context(certificates, "h2")) as server:
+        for tls, trusted in (
+            (Tls(certificates.pem("ca")), True),
+            (Tls(certificates.pem("other_ca")), False),
+            (Tls(), False),
+            (Tls(verify_peer=False), True),
+        ):
+            seen = run(grpc_order(server.port, tls=asdict(tls)), lambda s: len(s.done_ns) >= 3 or s.failed >= 2)
+            assert bool(seen.done_ns) is trusted
+            assert bool(seen.failures) is not trusted
+            assert all("certificate verify failed" in text for text in seen.failures)
