@@ -11,8 +11,9 @@ from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
-from model_analyzer.core.stats import MIN_SLICES, remarks, replies_for_interval
-from model_analyzer.core.stopping import Verdict
+from model_analyzer.core.remarks import remarks
+from model_analyzer.core.stats import SliceStats, span_s
+from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
 # Above this share of one core, or this wait of a finished reply, the load generator shapes what it measures.
@@ -28,6 +29,9 @@ SERVER_TIMES = {
 
 # A round of a large group may take minutes; slices further apart than this come from a run that was taken up again.
 SITTING = timedelta(hours=1)
+
+# Rows measured within less are told to be short-sighted: levels of a machine hold for seconds.
+SIGHT_S = 20.0
 
 Values = dict[str, float | None]
 Reasons = dict[str, str]
@@ -66,6 +70,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *limit_notes,
                 *_few_replies(sum(piece.stats.count for piece in slices)),
                 *remarks([piece.stats for piece in slices]),
+                *_short_sight([piece.stats for piece in slices], verdict),
                 *_sittings(slices),
                 *server_notes,
                 *gpu_notes,
@@ -79,6 +84,17 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
         gpus,
         limited,
     )
+
+
+def _short_sight(slices: Sequence[SliceStats], verdict: Verdict) -> list[str]:
+    """A note where a row passes for stable, and all of it was measured within so few seconds that it may be a calm."""
+    seconds = span_s(slices)
+    if not verdict.stable or verdict.throughput is None or seconds is None or seconds >= SIGHT_S:
+        return []
+    return [
+        f"measured within {seconds:.0f} s: the intervals hold no slower moves of the machine; more loads in one job, or"
+        " more min_seconds, see further"
+    ]
 
 
 def _sittings(slices: Sequence[Slice]) -> list[str]:
@@ -117,10 +133,7 @@ def _client_values(
     reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max", "perf_latency", *QUANTILES), "no reply")
     reasons |= dict.fromkeys(("perf_throughput", "client_cpu"), "nothing was measured")
     reasons["perf_throughput_ci"] = f"{len(slices)} slices with {latency.count} replies are too few for an interval"
-    reasons["perf_latency_p99_ci"] = (
-        f"{len(slices)} slices with {latency.count} replies are too few for an interval:"
-        f" {MIN_SLICES} and {replies_for_interval(0.99)} are needed"
-    )
+    reasons["perf_latency_p99_ci"] = f"no interval: {why_no_p99([piece.stats for piece in slices])}"
     return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
 
 

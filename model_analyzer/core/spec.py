@@ -122,8 +122,8 @@ PerfFlags = Annotated[dict[str, Any], BeforeValidator(perf_flags)]
 ServerFlags = Annotated[dict[str, Any], BeforeValidator(server_flags)]
 Environment = Annotated[dict[str, Any], BeforeValidator(environment)]
 Number = Annotated[float, BeforeValidator(number), AfterValidator(finite)]
-Integer = Annotated[int, BeforeValidator(number), Field(le=LARGEST)]
-Positive = Annotated[Number, Field(gt=0)]
+Integer = Annotated[int, Field(le=LARGEST), BeforeValidator(number)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(number), AfterValidator(finite)]
 # YAML's bare off is false, for an editor and for helm too.
 Switch = Annotated[
     Literal["auto", "off"],
@@ -296,10 +296,10 @@ class JobSpec(_Strict):
     reload_model_disable: bool = Field(False, description="remote: use what is loaded, as it is.")
     touch_models_in_use: bool = Field(False, description="remote: reload a model even while it serves others.")
     perf_analyzer_flags: PerfFlags = Field({}, description="perf_analyzer's flags for input data, shapes and TLS.")
-    shards: Annotated[Integer, Field(ge=1)] = Field(
-        1, description="Spread the variants over so many runs; each writes to shard-<index> below export_path."
+    shards: Integer = Field(
+        1, ge=1, description="Spread the variants over so many runs; each writes to shard-<index> below export_path."
     )
-    shard_index: Annotated[Integer, Field(ge=0)] | None = Field(
+    shard_index: Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(number)] | None = Field(
         None, description="Which shard this run is, from 0. Default: the JOB_COMPLETION_INDEX of an Indexed Job."
     )
     gpu_prices: dict[str, Positive] = Field(

@@ -1,21 +1,23 @@
 """What slices say about a phase's throughput and percentiles, with honest intervals.
 
 Neighbouring windows of a server's throughput are autocorrelated and its level
-drifts over seconds, so windows are never treated as independent. See
-docs/measurement.md for the formulas and the sources.
+drifts over seconds, so windows are never treated as independent: see
+`core/motion.py`, and docs/measurement.md for the formulas and the sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log, sqrt
+from itertools import pairwise
+from math import ceil, expm1, floor, log, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.core.histogram import RESOLUTION, Histogram, least_count
+from model_analyzer.core.motion import Motion, motion
 
 # The 97.5 % quantile of Student's t for 1, 2, ... 30 degrees of freedom.
 T975 = (
@@ -25,20 +27,32 @@ T975 = (
 )  # fmt: skip
 Z975 = 1.959964
 MIN_SLICES = 3
-# A correlation between slices above this one is not believed: it would make the interval endless.
-MAX_CORRELATION = 0.9
-# The least mean number of replies in a window of the variance within slices.
-WINDOW_REPLIES = 10
+# A slice is looked at in so many stretches, fewer where they would hold less than ten replies on average (below, the
+# spread of their counts is mostly that of whole numbers) or where a long phase has more than enough of them.
+STRETCHES = 5
+STRETCH_REPLIES = 10
+MOST_STRETCHES = 200
+# A percentile is formed anew for so many sections of the phase.
+SECTIONS = 4
+# The interval of a percentile's logarithm may be so wide: a factor of e either way. Beyond, nothing is known.
+WIDEST = 1.0
+# How far the throughput's verdict, moving or steady, is believed for the percentile too.
+STEADY_ODDS = (0.05, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
 class SliceStats:
-    """The successes of one slice: its length, completions in each whole window of it, their latencies."""
+    """The successes of one slice: its length, completions in each whole window of it, their latencies.
+
+    start_ns: when it began, on a clock that only ever steps back when the machine starts again; None: right after the
+    slice before.
+    """
 
     duration_ns: int
     window_ns: int
     windows: tuple[int, ...]
     latency: Histogram
+    start_ns: int | None = None
 
     @classmethod
     def of(
@@ -48,7 +62,8 @@ class SliceStats:
         whole = (end_ns - start_ns) // window_ns
         number = (done_ns - start_ns) // window_ns
         windows = np.bincount(number[number < whole], minlength=whole)
-        return cls(end_ns - start_ns, window_ns, tuple(int(count) for count in windows), Histogram.of(latency_ns))
+        counts = tuple(int(count) for count in windows)
+        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns)
 
     @property
     def count(self) -> int:
@@ -67,13 +82,14 @@ class SliceStats:
             "window_ns": self.window_ns,
             "windows": list(self.windows),
             "latency": self.latency.to_json(),
+            "start_ns": self.start_ns,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SliceStats:
         """The inverse of `to_json`."""
         latency = Histogram.from_json(data["latency"])
-        return cls(data["duration_ns"], data["window_ns"], tuple(data["windows"]), latency)
+        return cls(data["duration_ns"], data["window_ns"], tuple(data["windows"]), latency, data.get("start_ns"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,68 +116,90 @@ def t_quantile(dof: int) -> float:
     return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
 
 
-def throughput_interval(slices: Sequence[SliceStats]) -> Interval | None:
-    """Requests a second over all slices, with its interval; None below three slices or without a reply.
-
-    The variance of a slice's mean rate is the larger of two estimates: the spread between slices, which sees the
-    drift, and the long-run variance of the windows within them (Newey and West 1987, Bartlett weights), which guards
-    against slices that agree by luck. Slices that follow each other closely resemble each other and tell less than
-    independent ones: see `_correlation`. t quantile with k - 1 degrees of freedom. Never narrower than one reply.
-    """
+def throughput_motion(slices: Sequence[SliceStats]) -> Motion | None:
+    """How the requests a second moved over the slices; None below three slices or without a reply."""
     measured = [piece for piece in slices if piece.duration_ns]
-    k = len(measured)
     replies = sum(piece.count for piece in measured)
+    k = len(measured)
     if k < MIN_SLICES or replies == 0:
         return None
-    total_s = sum(piece.duration_ns for piece in measured) / 1e9
-    mean = replies / total_s
-    weights = np.array([piece.duration_ns / 1e9 / total_s * k for piece in measured])
-    apart = np.sqrt(weights) * (np.array([piece.rate for piece in measured]) - mean)
-    between = float((apart * apart).sum() / (k - 1)) * _correlation(apart)
-    variance = max(between, _within(measured, mean) or 0.0) / k
-    return Interval(mean, max(t_quantile(k - 1) * sqrt(variance), 1 / total_s))
+    mean = replies / sum(piece.duration_ns for piece in measured) * 1e9
+    each = max(1, min(STRETCHES, MOST_STRETCHES // k))
+    values: list[float] = []
+    times: list[float] = []
+    lengths: list[float] = []
+    for piece, start_s in zip(measured, starts_s(measured), strict=True):
+        rates, length_s = _stretches(piece, mean, each)
+        values += rates
+        times += [start_s + (n + 0.5) * length_s for n in range(len(rates))]
+        lengths += [length_s] * len(rates)
+    # As many degrees of freedom as slices, not stretches: the moves of a machine are no Gaussian autoregression, and the
+    # study of the rules is what says that this is enough.
+    return motion(np.array(values), np.array(times), np.array(lengths), k - 1, shortest_s=0.5 * min(lengths))
 
 
-def _correlation(apart: NDArray[np.float64]) -> float:
-    """By how much the variance of a mean grows because its k values, given as deviations, follow a drift.
-
-    (1 + r) / (1 - r), as for a first-order autoregression, r the lag-1 autocorrelation. Its estimate is too low by
-    about 1 / k (Marriott and Pope 1954), and neither a negative r, which would narrow the interval, nor one near 1 is
-    credible from a handful of slices.
-    """
-    square = float((apart * apart).sum())
-    if square == 0:
-        return 1.0
-    r = float((apart[1:] * apart[:-1]).sum()) / square + 1 / len(apart)
-    r = min(max(r, 0.0), MAX_CORRELATION)
-    return (1 + r) / (1 - r)
+def starts_s(slices: Sequence[SliceStats]) -> list[float]:
+    """When each slice began, s."""
+    starts: list[float] = []
+    end_s = 0.0
+    for piece in slices:
+        starts.append(end_s if piece.start_ns is None else piece.start_ns / 1e9)
+        end_s = starts[-1] + piece.duration_ns / 1e9
+    return starts
 
 
-def _within(slices: Sequence[SliceStats], mean: float) -> float | None:
-    """Variance of a slice's mean rate as its windows tell it, (requests/s)^2; None below two windows a slice.
-
-    Windows are put together until they hold ten replies on average: below, the spread of their counts is mostly that of
-    whole numbers, and Bartlett weights cannot take out what a regular series of ones and zeros has of it.
-    """
-    rows = [row - mean for piece in slices if len(row := _window_rates(piece, mean)) >= 2]
-    if not rows:
+def span_s(slices: Sequence[SliceStats]) -> float | None:
+    """Seconds from the first slice's start to the last one's end; None where it is not known."""
+    if not slices or any(piece.start_ns is None for piece in slices):
         return None
-    n = sum(len(row) for row in rows)
-    # Lags grow with the cube root of a slice's windows: the rate that balances bias and variance for Bartlett weights.
-    lags = max(1, round(1.5 * (n / len(rows)) ** (1 / 3)))
-    long_run = sum(float((row * row).sum()) for row in rows) / n
-    for lag in range(1, lags + 1):
-        covariance = sum(float((row[lag:] * row[:-lag]).sum()) for row in rows) / n
-        long_run += 2 * (1 - lag / (lags + 1)) * covariance
-    return max(long_run, 0.0) / (n / len(rows))
+    starts = starts_s(slices)
+    return max(starts[-1] + slices[-1].duration_ns / 1e9 - starts[0], 0.0)
 
 
-def _window_rates(piece: SliceStats, mean: float) -> NDArray[np.float64]:
-    """Requests a second in each window, windows put together where they are too short for this rate."""
-    together = max(1, ceil(WINDOW_REPLIES / (mean * piece.window_ns / 1e9)))
-    whole = len(piece.windows) // together
-    counts = np.array(piece.windows[: whole * together], np.float64).reshape(whole, together).sum(axis=1)
-    return np.asarray(counts / (together * piece.window_ns / 1e9))
+def _stretches(piece: SliceStats, mean: float, each: int) -> tuple[list[float], float]:
+    """Requests a second in at most `each` equal stretches of whole windows, and their length, s."""
+    needed = ceil(STRETCH_REPLIES / (mean * piece.window_ns / 1e9))
+    together = max(needed, len(piece.windows) // each, 1)
+    n = len(piece.windows) // together
+    if n < 2:
+        return [piece.rate], piece.duration_ns / 1e9
+    counts = np.array(piece.windows[: n * together], np.float64).reshape(n, together).sum(axis=1)
+    length_s = together * piece.window_ns / 1e9
+    return list(counts / length_s), length_s
+
+
+def throughput_interval(slices: Sequence[SliceStats], moved: Motion | None = None) -> Interval | None:
+    """Requests a second over all slices, with its interval; None below three slices or without a reply.
+
+    moved: `throughput_motion` of the slices, where it is known already. Never narrower than what quarters of the phase
+    say by themselves, as far as the level was seen to move (a trend is no autoregression), nor than one reply.
+    """
+    moved = moved or throughput_motion(slices)
+    if moved is None:
+        return None
+    total_s = sum(piece.duration_ns for piece in slices) / 1e9
+    replies = sum(piece.count for piece in slices)
+    mean = replies / total_s
+    sections = _sections(slices, lambda parts: _rate(parts) - mean)
+    return Interval(mean, max(moved.half_width, _moving(moved.steady) * sections, 1 / total_s))
+
+
+def _rate(slices: Sequence[SliceStats]) -> float:
+    seconds = sum(piece.duration_ns for piece in slices) / 1e9
+    return sum(piece.count for piece in slices) / seconds if seconds else 0.0
+
+
+def _moving(steady: float) -> float:
+    """How far a level was seen to move: 0 where that it stands still is as likely as it was before, or likelier."""
+    return max(0.0, 1 - 2 * steady)
+
+
+def _sections(slices: Sequence[SliceStats], apart: Callable[[Sequence[SliceStats]], float]) -> float:
+    """Half-width from quarters of the phase, about the whole. apart: how far some slices are from the whole."""
+    b = min(SECTIONS, len(slices))
+    ends = [round(n * len(slices) / b) for n in range(b + 1)]
+    square = sum(apart(slices[start:end]) ** 2 for start, end in pairwise(ends))
+    return t_quantile(b - 1) * sqrt(square / b / (b - 1))
 
 
 def replies_for_interval(q: float) -> int:
@@ -173,28 +211,70 @@ def replies_for_interval(q: float) -> int:
     return ceil(log(0.05) / log(q))
 
 
-def percentile_interval(slices: Sequence[SliceStats], q: float) -> Interval | None:
+def percentile_interval(slices: Sequence[SliceStats], q: float, moved: Motion | None = None) -> Interval | None:
     """The q-th percentile of latency, ns, over all slices, with its interval; None where samples do not suffice.
 
-    The larger of two half-widths. Delete-one-slice jackknife: valid for quantiles because whole slices, not single
-    requests, are left out (Shao and Wu 1989); it takes the dependence within a slice as it is. And the distance to the
-    order statistics that bound the percentile were the latencies independent (binomial ranks), which guards against
-    slices that agree by luck. Never narrower than a bucket of the histogram.
+    Two sources of spread, added up in the logarithm. Delete-one-slice jackknife: valid for quantiles because whole
+    slices, not single requests, are left out (Shao and Wu 1989); its pseudo-values are a series in time like the
+    throughput, and are judged by the same model. Sections: the percentile of each quarter of the phase about that of
+    the whole (sectioning; Asmussen and Glynn 2007, V.5), as far as the throughput was seen to move, because then few
+    slow stretches decide on a tail. Never narrower than the order statistics that bound the percentile of independent
+    latencies (binomial ranks), which guards against slices that agree by luck, nor than a bucket of the histogram.
     """
-    k = len(slices)
-    merged = Histogram.merge(piece.latency for piece in slices)
-    whole = merged.percentile_ns(q)
-    if whole is None or k < MIN_SLICES or merged.count < replies_for_interval(q):
+    if why_no_percentile(slices, q) is not None:
         return None
-    latencies = [piece.latency for piece in slices]
-    left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]) for n in range(k)]
-    if min(part.count for part in left_out) < least_count(q):
-        return None  # nearly all replies fell into one slice: without it the percentile is a mere maximum
-    values = np.array([part.percentile_ns(q) for part in left_out])
-    apart = values - values.mean()
-    variance = (k - 1) / k * float((apart * apart).sum()) * _correlation(apart)
+    filled = [piece for piece in slices if piece.count]
+    merged = _merged(filled)
+    whole = merged.percentile_ns(q) or 0.0
+    moved = moved or throughput_motion(slices)
+    steady = moved.steady if moved else 0.5
+    apart = _jackknife(filled, q, steady)
+    sections = _sections(filled, lambda parts: _log(_merged(parts).percentile_ns(q)) - _log(whole))
+    half_width = sqrt(apart**2 + _moving(steady) * sections**2)
+    if half_width > WIDEST:
+        return None
     independent = max(abs(rank_ns - whole) for rank_ns in _binomial_limits(merged, q))
-    return Interval(whole, max(t_quantile(k - 1) * sqrt(variance), independent, whole * RESOLUTION))
+    return Interval(whole, max(whole * expm1(half_width), independent, whole * RESOLUTION))
+
+
+def why_no_percentile(slices: Sequence[SliceStats], q: float) -> str | None:
+    """Why the samples do not suffice for an interval of the q-th percentile; None where they do."""
+    filled = [piece for piece in slices if piece.count]
+    replies = sum(piece.count for piece in filled)
+    needed = replies_for_interval(q)
+    if replies < needed:
+        return f"{replies} replies, {needed} are needed"
+    # Else the percentile without the largest slice would be a mere maximum.
+    if len(filled) < MIN_SLICES or replies - max(piece.count for piece in filled) < least_count(q):
+        return (
+            "nearly all replies fell into one slice"
+            if len(slices) >= MIN_SLICES
+            else f"{len(slices)} slices are too few"
+        )
+    return None
+
+
+def _jackknife(slices: Sequence[SliceStats], q: float, steady: float) -> float:
+    """Half-width of the logarithm of a percentile, from the slices left out one by one."""
+    latencies = [piece.latency for piece in slices]
+    k = len(slices)
+    left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]) for n in range(k)]
+    values = np.array([_log(part.percentile_ns(q)) for part in left_out])
+    lengths = np.array([piece.duration_ns / 1e9 for piece in slices])
+    odds = min(max(4 * steady / max(1 - steady, 1e-9), STEADY_ODDS[0]), STEADY_ODDS[1])
+    pseudo = -(k - 1) * (values - values.mean())
+    # Around 1, so that equal values are recognised as such; weighted alike, whatever the slices' lengths.
+    return motion(
+        1 + pseudo, np.array(starts_s(slices)), np.ones(k), k - 1, odds, 0.5 * float(lengths.min())
+    ).half_width
+
+
+def _merged(slices: Sequence[SliceStats]) -> Histogram:
+    return Histogram.merge(piece.latency for piece in slices)
+
+
+def _log(value_ns: float | None) -> float:
+    return log(max(value_ns or 0.0, 1.0))
 
 
 def _binomial_limits(merged: Histogram, q: float) -> tuple[float, float]:
@@ -202,27 +282,3 @@ def _binomial_limits(merged: Histogram, q: float) -> tuple[float, float]:
     middle, apart = q * merged.count, Z975 * sqrt(merged.count * q * (1 - q))
     low, high = merged.ranked_ns(floor(middle - apart)), merged.ranked_ns(ceil(middle + apart) + 1)
     return low or 0.0, high or 0.0
-
-
-def remarks(slices: Sequence[SliceStats]) -> tuple[str, ...]:
-    """What a person should know of how the throughput moved between slices; empty where it behaved."""
-    if len(slices) < 6:
-        return ()
-    rates = np.array([piece.rate for piece in slices])
-    median = float(np.median(rates))
-    if median == 0:
-        return ()
-    found = []
-    low = int(rates.argmin())
-    if rates[low] < 0.7 * median and np.sort(rates)[1] > 0.85 * median:
-        found.append(
-            f"slice {low + 1} of {len(rates)} ran at {rates[low] / median:.0%} of the median: something else used the machine?"
-        )
-    third = len(rates) // 3
-    change = float(rates[-third:].mean() / rates[:third].mean() - 1) if rates[:third].mean() else 0.0
-    trend = float(np.corrcoef(np.arange(len(rates)), rates)[0, 1]) if rates.std() else 0.0
-    if abs(change) > 0.1 and abs(trend) > 0.8:
-        found.append(
-            f"throughput drifted by {change:+.0%} over the phase: thermal limits, caches warming up, or a neighbour?"
-        )
-    return tuple(found)

@@ -10,12 +10,17 @@ from model_analyzer.core.stats import (
     Interval,
     SliceStats,
     percentile_interval,
-    replies_for_interval,
+    span_s,
     throughput_interval,
+    throughput_motion,
+    why_no_percentile,
 )
 
 # Below this many slices a spread between slices says little (t with 3 degrees of freedom is 3.18 already).
 INTERVAL_SLICES = 4
+# A phase that has the machine for itself is not done before so many seconds have gone by since its first slice (nor after
+# max_s): a calm of three seconds is often no more than that. Where loads take turns the time goes by on its own.
+LEAST_SPAN_S = 8.0
 # perf_analyzer: largest / smallest of the last three windows (its docs, --stability-percentage; its inference_profiler.cc).
 PERF_ANALYZER_WINDOWS = 3
 PERF_ANALYZER_RATIO = 1.10
@@ -52,14 +57,20 @@ def judge(slices: Sequence[SliceStats], rule: StopRule, fresh: int | None = None
     for; only for these is a phase extended beyond max_s, and not for ever.
     """
     measured_s = sum(piece.duration_ns for piece in slices) / 1e9
-    throughput, p99 = throughput_interval(slices), percentile_interval(slices, 0.99)
+    moved = throughput_motion(slices)
+    throughput, p99 = throughput_interval(slices, moved), percentile_interval(slices, 0.99, moved)
     reasons = _reasons(slices, rule, throughput, p99)
     stable = not reasons and measured_s >= rule.min_s * 0.999
     out_of_time = measured_s >= rule.max_s * 0.999
-    done = stable or out_of_time
+    done = (stable and _long_enough(slices, rule)) or out_of_time
     if done and fresh is not None and fresh < wanted and measured_s < max(rule.max_s, wanted * EXPORTER_CADENCE_S):
         return Verdict(False, stable, (), throughput, p99)
     return Verdict(done, stable, () if stable else reasons, throughput, p99)
+
+
+def _long_enough(slices: Sequence[SliceStats], rule: StopRule) -> bool:
+    seconds = span_s(slices)
+    return rule.kind != "interval" or seconds is None or seconds >= LEAST_SPAN_S
 
 
 def _reasons(
@@ -78,18 +89,16 @@ def _reasons(
         reached, asked = _apart(throughput.relative, rule.precision)
         found.append(f"throughput is known to ±{reached} only (asked: {asked})")
     if p99 is None:
-        found.append(_why_no_p99(slices))
+        found.append(f"p99 latency has no interval: {why_no_p99(slices)}")
     elif p99.relative > rule.latency_precision:
         reached, asked = _apart(p99.relative, rule.latency_precision)
         found.append(f"p99 latency is known to ±{reached} only (asked: {asked})")
     return tuple(found)
 
 
-def _why_no_p99(slices: Sequence[SliceStats]) -> str:
-    replies, needed = sum(piece.count for piece in slices), replies_for_interval(0.99)
-    if replies < needed:
-        return f"p99 latency has no interval: {replies} replies, {needed} are needed"
-    return "p99 latency has no interval: nearly all replies fell into one slice"
+def why_no_p99(slices: Sequence[SliceStats]) -> str:
+    """Why there is no interval of p99, where there is none."""
+    return why_no_percentile(slices, 0.99) or "it differs too much between the slices"
 
 
 def _apart(reached: float, asked: float) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.warmup import start_offset
 
 Floats = NDArray[np.float64]
 GRID_S = 0.01
@@ -100,10 +101,13 @@ def heavy(n: int, rng: np.random.Generator) -> Floats:
 
 
 def closed_loop(
-    server: Server, clients: int, seconds: float, rng: np.random.Generator
+    server: Server, clients: int, seconds: float, rng: np.random.Generator, speed: Floats | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Completion times and latencies, int64 ns [n], of the replies in `seconds` of a loop that has run before."""
-    speed = server.speed.draw(seconds, rng)
+    """Completion times and latencies, int64 ns [n], of the replies in `seconds` of a loop that has run before.
+
+    speed: in each grid step, in place of one drawn from the server's.
+    """
+    speed = server.speed.draw(seconds, rng) if speed is None else speed
     work = np.concatenate([[0.0], np.cumsum(speed) * GRID_S])
     times = np.arange(len(work)) * GRID_S
     n = int(work[-1] / server.mean_s * 1.2) + 10 * clients + 50
@@ -143,11 +147,15 @@ def slices_of(
     slice_s: float,
     period_s: float,
     start_s: float = 0.0,
+    loop_s: float = 0.0,
 ) -> list[SliceStats]:
-    """Cut `count` slices of `slice_s`, one every `period_s`: what is between belongs to other loads and to warm-up."""
+    """Cut `count` slices of `slice_s`, one every `period_s`: what is between belongs to other loads and to warm-up.
+
+    loop_s: a request's latency; each slice begins at another point of it, as the engine sees to.
+    """
     cut = []
     for number in range(count):
-        begin = int((start_s + number * period_s) * 1e9)
+        begin = int((start_s + number * period_s + start_offset(number) * loop_s) * 1e9)
         end = begin + int(slice_s * 1e9)
         low, high = np.searchsorted(done_ns, [begin, end])
         cut.append(SliceStats.of(done_ns[low:high], latency_ns[low:high], begin, end, WINDOW_NS))

@@ -42,7 +42,7 @@ def test_a_phase_stops_when_the_rule_is_met_and_the_others_go_on(world: World) -
     assert (steady.phase.load.value, steady.status) == (1, "ok")
     assert (wild.phase.load.value, wild.status) == (8, "unstable")
     assert wild.notes[0].startswith("throughput is known to ±")
-    assert world.driven().count((1, 1)) == 4
+    assert world.driven().count((1, 1)) == 7, "until eight seconds have gone by"
     assert world.driven().count((1, 8)) == 12, "until max_s"
 
 

@@ -1,0 +1,215 @@
+"""What a person should know of how a phase went: named tests on its slices, each said in words with what to do.
+
+How often each speaks where there is nothing to say is measured: docs/measurement.md, "Remarks".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import erfc, sqrt
+
+import numpy as np
+
+from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.motion import Floats, both_tails
+from model_analyzer.core.stats import SliceStats, throughput_motion
+
+# Fewer slices carry none of these tests.
+LEAST_SLICES = 6
+# A slice this far from the median, in robust standard deviations and as a share, stands out.
+OUTLIER_SCORE = 5.0
+OUTLIER_SHARE = 0.8
+# Mann and Kendall's trend: how surprising, and how large, a change over the phase has to be.
+TREND_P = 0.01
+TREND_SHARE = 0.10
+# How a slice begins against how it ends.
+RAMP_P = 0.001
+RAMP_SHARE = 0.05
+# Moves are told of when a level that stands still is less likely than this, and they are as large as this.
+STEADY_BELOW = 0.05
+MOVES_SHARE = 0.03
+# A pause: a window with less than a fifth of the usual completions, where 25 or more are usual.
+PAUSE_SHARE = 0.2
+PAUSE_REPLIES = 25
+PAUSES = 2
+# Two modes: latencies apart by this ratio, each with this share of the replies, half as many at the lowest point between.
+MODE_RATIO = 1.3
+MODE_SHARE = 0.05
+VALLEY = 0.5
+MODE_REPLIES = 300
+# Buckets of the histogram, 128 an octave, are taken 16 at a time to look for modes.
+MODE_BUCKETS = 16
+
+
+def remarks(slices: Sequence[SliceStats]) -> tuple[str, ...]:
+    """What stands out in these slices, oldest first; empty where they behaved or are too few to say."""
+    pieces = [piece for piece in slices if piece.duration_ns]
+    rates = np.array([piece.rate for piece in pieces])
+    if len(pieces) < LEAST_SLICES or not float(np.median(rates)) > 0:
+        return ()
+    return tuple(_found(pieces, rates))
+
+
+def _found(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:
+    apart = _outliers(pieces, rates)
+    yield from _say_outliers(rates, apart)
+    yield from _drift(rates)
+    yield from _ramp(pieces, float(rates.mean()))
+    yield from _pauses(pieces)
+    if not apart:
+        yield from _moves(pieces)
+    yield from _two_modes(pieces)
+
+
+def _outliers(pieces: Sequence[SliceStats], rates: Floats) -> list[int]:
+    """Slices far below the others: Iglewicz and Hoaglin's modified z-score; empty where a quarter or more are."""
+    median = float(np.median(rates))
+    usual = 1.4826 * float(np.median(np.abs(rates - median)))
+    # Never less than what counts vary by chance: slices may agree by luck.
+    seconds = float(np.median([piece.duration_ns for piece in pieces])) / 1e9
+    spread = max(usual, sqrt(median / seconds) if seconds else 0.0)
+    low = [
+        n for n, rate in enumerate(rates) if median - rate > OUTLIER_SCORE * spread and rate < OUTLIER_SHARE * median
+    ]
+    return low if len(low) < len(rates) / 4 else []
+
+
+def _say_outliers(rates: Floats, low: Sequence[int]) -> Iterator[str]:
+    if not low:
+        return
+    shares = ", ".join(f"{rates[n] / np.median(rates):.0%}" for n in low)
+    if list(low) == [0]:
+        yield (
+            f"the first slice ran at {shares} of the median: the model warmed up over it (caches, lazy loading);"
+            " a model_warmup in its config, or a larger min_seconds, makes it count less"
+        )
+        return
+    which = ", ".join(str(n + 1) for n in low)
+    yield (
+        f"slice {which} of {len(rates)} ran at {shares} of the median: something else used the machine for a while"
+        " (a neighbour, a scheduled job)? measure again when it is quiet"
+    )
+
+
+def _drift(rates: Floats) -> Iterator[str]:
+    """A trend over the phase: Mann and Kendall's test, Theil and Sen's slope."""
+    k = len(rates)
+    later, earlier = np.tril_indices(k, -1)
+    differences = rates[later] - rates[earlier]
+    score = float(np.sign(differences).sum())
+    z = max(abs(score) - 1, 0.0) / sqrt(k * (k - 1) * (2 * k + 5) / 18)
+    slope = float(np.median(differences / (later - earlier)))
+    change = slope * (k - 1) / float(np.median(rates))
+    if erfc(z / sqrt(2)) < TREND_P and abs(change) > TREND_SHARE:
+        yield (
+            f"throughput drifted by {change:+.0%} over the phase: thermal limits, caches warming up, or a neighbour?"
+            " measure longer (max_seconds), or again once it has settled"
+        )
+
+
+def _ramp(pieces: Sequence[SliceStats], mean: float) -> Iterator[str]:
+    """Each slice begins slower than it ends: t-test of the halves' differences."""
+    halves = [_half_rates(piece) for piece in pieces if len(piece.windows) >= 2]
+    differences = np.array([second - first for first, second in halves])
+    k = len(differences)
+    if k < LEAST_SLICES or differences.mean() < RAMP_SHARE * mean or differences.std() == 0:
+        return
+    t = float(differences.mean() / differences.std(ddof=1) * sqrt(k))
+    if float(both_tails(np.array([t]), k - 1)[0]) / 2 < RAMP_P:
+        yield (
+            f"each slice begins {differences.mean() / mean:.0%} slower than it ends: the warm-up is too short for"
+            " this model's caches or clocks; a larger slice_seconds makes it count less"
+        )
+
+
+def _half_rates(piece: SliceStats) -> tuple[float, float]:
+    half = len(piece.windows) // 2
+    seconds = half * piece.window_ns / 1e9
+    return sum(piece.windows[:half]) / seconds, sum(piece.windows[-half:]) / seconds
+
+
+def _pauses(pieces: Sequence[SliceStats]) -> Iterator[str]:
+    """Windows in which nearly nothing was completed; not told where windows hold too few replies to say."""
+    counts = np.array([count for piece in pieces for count in piece.windows])
+    if not len(counts) or (usual := float(np.median(counts))) < PAUSE_REPLIES:
+        return
+    pauses = int((counts < PAUSE_SHARE * usual).sum())
+    if pauses >= PAUSES:
+        yield (
+            f"the load stood still in {pauses} of {len(counts)} windows of {pieces[0].window_ns / 1e6:.0f} ms:"
+            " garbage collection, a page fault storm, or CPU taken by others? the percentiles above p95 show it"
+        )
+
+
+def _moves(pieces: Sequence[SliceStats]) -> Iterator[str]:
+    """The throughput is autocorrelated, by the model of its interval."""
+    moved = throughput_motion(pieces)
+    if moved is None or moved.steady >= STEADY_BELOW or moved.moving_sd < MOVES_SHARE * moved.mean:
+        return
+    yield (
+        f"throughput moves by ±{moved.moving_sd / moved.mean:.0%}, each move for about {moved.hold_s:.1g} s: the phase"
+        f" is worth {moved.pieces:.0f} independent values; more max_seconds, or more loads in one job, bring more"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Modes:
+    """Where two modes are, ns, and up to which bucket the faster one reaches."""
+
+    fast_ns: float
+    slow_ns: float
+    valley: int
+
+
+def _two_modes(pieces: Sequence[SliceStats]) -> Iterator[str]:
+    merged = Histogram.merge(piece.latency for piece in pieces)
+    modes = find_modes(merged)
+    if modes is None:
+        return
+    shares = np.array([_share_above(piece.latency, modes.valley) for piece in pieces if piece.count])
+    slow = _share_above(merged, modes.valley)
+    what = f"latency has two modes, {modes.fast_ns / 1e6:.3g} ms and {modes.slow_ns / 1e6:.3g} ms ({slow:.0%} of the replies)"
+    # Each slice is of one kind: the machine changes; slices hold both: the requests differ.
+    if float(np.median(np.minimum(shares, 1 - shares))) < MODE_SHARE / 2:
+        yield f"{what}, at different times: the machine has two speeds (clocks, a neighbour); pin them, or compare p50 with care"
+    else:
+        yield f"{what}, at all times: two kinds of requests or paths (a cache, batches, unequal instances); read p50 and p99, not the mean"
+
+
+def _share_above(latency: Histogram, valley: int) -> float:
+    return float(latency.counts[latency.buckets > valley].sum()) / max(latency.count, 1)
+
+
+def find_modes(latency: Histogram) -> _Modes | None:
+    """The two modes on either side of the deepest valley of a latency histogram on a logarithmic scale, if it is one.
+
+    A valley: at most half as dense as the lower of the peaks beside it, by more than four standard deviations of counts.
+    """
+    if latency.count < MODE_REPLIES:
+        return None
+    first = int(latency.buckets[0]) // MODE_BUCKETS
+    places = latency.buckets // MODE_BUCKETS - first
+    raw = np.bincount(places, weights=latency.counts, minlength=3)
+    density = np.convolve(raw, [0.25, 0.5, 0.25], "same")
+    below = np.concatenate([[0.0], np.cumsum(raw)[:-1]]) / latency.count
+    best: _Modes | None = None
+    deepest = VALLEY
+    for n in range(1, len(density) - 1):
+        if below[n] < MODE_SHARE or 1 - below[n] - raw[n] / latency.count < MODE_SHARE:
+            continue
+        left, right = int(density[:n].argmax()), n + 1 + int(density[n + 1 :].argmax())
+        peak = min(density[left], density[right])
+        fast_ns, slow_ns = (_bucket_ns((place + first) * MODE_BUCKETS + MODE_BUCKETS // 2) for place in (left, right))
+        deep = density[n] / peak if peak else 1.0
+        clear = peak - density[n] > 4 * sqrt(peak + density[n])
+        if deep < deepest and clear and slow_ns > MODE_RATIO * fast_ns:
+            deepest = deep
+            best = _Modes(fast_ns, slow_ns, (n + first) * MODE_BUCKETS + MODE_BUCKETS // 2)
+    return best
+
+
+def _bucket_ns(bucket: int) -> float:
+    """The latency at which a bucket of the histogram begins (128 buckets an octave)."""
+    shift = max((bucket >> 7) - 1, 0)
+    return float((bucket - (shift << 7)) << shift)

@@ -1,0 +1,114 @@
+"""Each trouble, made on purpose, brings its remark and no other; a steady phase brings none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import queues
+from queues import Server, Speed
+
+from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.remarks import find_modes, remarks
+from model_analyzer.core.stats import SliceStats
+
+SECOND_NS = 1_000_000_000
+MS_NS = 1_000_000
+
+
+def slices_of_rates(*rates: int) -> list[SliceStats]:
+    """Slices of 1 s in ten windows, each even in itself."""
+    return [SliceStats(SECOND_NS, SECOND_NS // 10, (rate // 10,) * 10, latencies([MS_NS] * rate)) for rate in rates]
+
+
+def latencies(values_ns: Sequence[int]) -> Histogram:
+    return Histogram.of(np.array(values_ns, np.int64))
+
+
+class TestSlices:
+    def test_a_steady_phase_has_none(self) -> None:
+        assert remarks(slices_of_rates(1000, 1010, 990, 1000, 1020, 980, 1000)) == ()
+
+    def test_one_slice_far_below_is_told_with_what_to_do(self) -> None:
+        (remark,) = remarks(slices_of_rates(1000, 1000, 600, 1010, 990, 1000))
+        assert remark.startswith("slice 3 of 6 ran at 60% of the median: something else used the machine")
+        assert "measure again" in remark
+
+    def test_the_first_slice_alone_is_the_model_warming_up(self) -> None:
+        (remark,) = remarks(slices_of_rates(600, 1000, 1000, 1010, 990, 1000, 1010, 990))
+        assert remark.startswith("the first slice ran at 60% of the median: the model warmed up")
+
+    def test_a_quarter_of_the_slices_is_no_outlier(self) -> None:
+        found = remarks(slices_of_rates(1000, 600, 1000, 610, 990, 1000, 600, 1000))
+        assert not any("something else" in remark for remark in found)
+
+    def test_a_trend_is_told_with_its_size(self) -> None:
+        found = remarks(slices_of_rates(1000, 970, 940, 910, 880, 850, 820, 790, 760))
+        assert found[0].startswith("throughput drifted by -27% over the phase")
+
+    def test_a_small_trend_is_not_worth_a_word(self) -> None:
+        assert not any("drifted" in each for each in remarks(slices_of_rates(*range(1000, 1090, 10))))
+
+    def test_few_slices_or_no_reply_say_nothing(self) -> None:
+        assert remarks(slices_of_rates(1000, 500, 100)) == ()
+        assert remarks(slices_of_rates(*[0] * 8)) == ()
+
+    def test_a_slice_that_begins_slow_each_time_is_told(self) -> None:
+        rng = np.random.default_rng(1)
+        slices = []
+        for _ in range(8):
+            windows = tuple(int(n) for n in rng.normal([90] * 5 + [110] * 5, 2))
+            slices.append(SliceStats(SECOND_NS, SECOND_NS // 10, windows, latencies([MS_NS] * sum(windows))))
+        found = remarks(slices)
+        assert any(each.startswith("each slice begins 20% slower than it ends") for each in found)
+
+    def test_windows_without_replies_are_pauses(self) -> None:
+        windows = (100,) * 9 + (3,)
+        slices = [SliceStats(SECOND_NS, SECOND_NS // 10, windows, latencies([MS_NS] * 903))] * 6
+        assert any(each.startswith("the load stood still in 6 of 60 windows of 100 ms") for each in remarks(slices))
+
+    def test_a_throughput_that_moves_is_told_with_what_it_is_worth(self) -> None:
+        server = Server(0.002, queues.gamma, Speed(ar_cv=0.15, ar_s=1.0))
+        done_ns, latency_ns = queues.closed_loop(server, 1, 20, np.random.default_rng(3))
+        found = [each for each in remarks(queues.slices_of(done_ns, latency_ns, 20, 0.5, 0.8)) if "moves by" in each]
+        assert len(found) == 1
+        assert "independent values" in found[0]
+
+
+class TestTwoModes:
+    rng = np.random.default_rng(5)
+    fast = rng.gamma(25, MS_NS / 25, 800).astype(np.int64)
+    slow = rng.gamma(25, 3 * MS_NS / 25, 200).astype(np.int64)
+
+    def test_are_found_where_they_are(self) -> None:
+        modes = find_modes(Histogram.of(np.concatenate([self.fast, self.slow])))
+        assert modes is not None
+        assert modes.fast_ns == pytest.approx(MS_NS, rel=0.15)
+        assert modes.slow_ns == pytest.approx(3 * MS_NS, rel=0.15)
+
+    def test_a_mixture_at_all_times_is_of_requests(self) -> None:
+        both = Histogram.of(np.concatenate([self.fast, self.slow]))
+        slices = [SliceStats(SECOND_NS, SECOND_NS // 10, (100,) * 10, both)] * 6
+        (remark,) = remarks(slices)
+        assert "(20% of the replies), at all times: two kinds of requests" in remark
+
+    def test_slices_of_one_kind_each_are_of_the_machine(self) -> None:
+        fast, slow = (Histogram.of(values[:200]) for values in (self.fast, self.slow))
+        slices = [SliceStats(SECOND_NS, SECOND_NS // 10, (20,) * 10, fast if n % 2 else slow) for n in range(8)]
+        assert any("at different times: the machine has two speeds" in each for each in remarks(slices))
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            rng.exponential(MS_NS, 20_000),
+            rng.gamma(16, MS_NS / 16, 20_000),
+            rng.lognormal(14, 0.8, 20_000),
+            np.full(20_000, MS_NS),
+            np.concatenate([rng.gamma(25, MS_NS / 25, 9_700), rng.gamma(25, 5 * MS_NS / 25, 300)]),
+            rng.gamma(16, MS_NS / 16, 100),
+        ],
+        ids=["exponential", "gamma", "log-normal", "constant", "a tail of 3 %", "few replies"],
+    )
+    def test_one_mode_is_not_taken_for_two(self, values: np.ndarray) -> None:
+        assert find_modes(Histogram.of(values.astype(np.int64))) is None
