@@ -41,6 +41,7 @@ check: venv  ## Format, lint, types, import contracts, generated docs, fast test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
+	$(BIN)/python -m scripts.chart --check
 	$(BIN)/python -m pytest -q -m 'not triton and not docker and not kubernetes'
 
 format: venv  ## Format and mend what can be mended
