@@ -165,7 +165,7 @@ class Driver(ABC, Generic[C]):
             return
         sock = conn.sock
         assert sock is not None
-        if conn.state >= WAITING:
+        if conn.state >= WAITING and not conn.watched:
             self._read(conn, sock)
         elif conn.state == CONNECTING:
             self._connected(conn, sock)

@@ -488,6 +488,29 @@ def test_a_ping_is_answered_at_any_time() -> None:
     assert answered.count(True) >= 20
 
 
+def test_answers_that_the_socket_does_not_take_at_once_go_out_while_a_reply_is_awaited() -> None:
+    pings, answered = 500_000, [0]
+    flood = frame(h2.PING, 0, 0, bytes(8)) * 1000
+
+    def script(peer: Peer) -> None:
+        end = H2Peer(peer)
+        stream = end.request()
+        # 8.5 MB of answers: more than the buffers of both sockets take.
+        for _ in range(pings // 1000):
+            peer.send(flood)
+        while stream is not None and answered[0] < pings and (found := end.frame()) is not None:
+            answered[0] += found[0] == h2.PING
+        if stream is not None:
+            end.send(good(stream))
+        end.serve()
+
+    with ScriptedServer(script, receive_buffer=4096) as server:
+        seen = run(grpc_order(server.port, timeout_ns=20_000 * MS), enough(3), at_most_s=20)
+    assert answered == [pings]
+    assert not seen.failures
+    assert len(seen.done_ns) >= 3
+
+
 def test_a_connection_that_goes_away_ends_with_its_reply_without_a_failure() -> None:
     def script(peer: Peer) -> None:
         end = H2Peer(peer)
