@@ -1,6 +1,8 @@
 """The hot path over gRPC: ModelInfer as HTTP/2 frames, replies known by their bytes.
 
-A connection has one stream in flight: more of them on fewer connections cost the client no less.
+A connection has one stream in flight. A trial with four on each took less CPU a request where many were in flight, as several
+replies come in one read; but then a reply waits for its neighbours, a connection that breaks takes them along, and a
+balancer that spreads connections over servers spreads less.
 """
 
 from __future__ import annotations
