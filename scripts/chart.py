@@ -48,7 +48,11 @@ _DIGEST = {"pattern": "^(sha256:[0-9a-f]{64})?$"}
 _REPOSITORY = {"pattern": r"^[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?$"}
 _PORT = {"minimum": 1, "maximum": 65535}
 _SECONDS = {"type": ["integer", "null"], "minimum": 0}
-_QUANTITY = {"type": ["string", "integer"], "pattern": r"^[0-9.]+([eE][0-9]+|[kMGTPE]i?|m)?$"}
+# As apimachinery's resource.Quantity reads it.
+_QUANTITY = {
+    "type": ["string", "integer"],
+    "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?$",
+}
 _TEXTS = {"items": {"type": "string"}}
 _TEXT_MAP = {"additionalProperties": {"type": "string"}}
 _NAME = {"pattern": r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "maxLength": 253}
@@ -285,7 +289,7 @@ def _header(name: str, values: list[Path]) -> str:
 
 _HELM_ONLY = re.compile(
     r"^ +(app\.kubernetes\.io/managed-by: Helm|app\.kubernetes\.io/version: .*|helm\.sh/(chart|resource-policy): .*"
-    rf"|namespace: {NAMESPACE})$"
+    rf'|namespace: "{NAMESPACE}")$'
 )
 
 
@@ -300,8 +304,8 @@ def plain(text: str) -> str:
             continue
         if _HELM_ONLY.match(line) and not in_subjects:
             continue
-        if in_subjects and line == f"    namespace: {NAMESPACE}":
-            line += "  # the namespace that this is applied to"
+        if in_subjects and line == f'    namespace: "{NAMESPACE}"':
+            line = f"    namespace: {NAMESPACE}  # the namespace that this is applied to"
         lines.append(line)
     return re.sub(r"^ +annotations:\n(?=\S)", "", "\n".join(lines), flags=re.MULTILINE) + "\n"
 
