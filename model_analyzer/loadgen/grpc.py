@@ -138,11 +138,13 @@ class GrpcDriver(Driver[GrpcConnection]):
             self._broken(conn, session.goodbye)
         elif session.greeted and conn.state == GREETING:
             self._greeted(conn)
-        elif conn.state >= WAITING:
+        if conn.sock is not sock:
+            return
+        if conn.state >= WAITING:
+            # Known replies are whole reads: not in the middle of a frame.
             conn.state = READING if session.midway else WAITING
-        if conn.sock is sock:
-            # What the session has to answer, and what the server has made room for.
-            self._push(conn)
+        # What the session has to answer, and what the server has made room for.
+        self._push(conn)
 
     def _ended(self, conn: GrpcConnection, outcome: Outcome, now: int) -> None:
         """The request in flight is over: count it, go on with the next one."""

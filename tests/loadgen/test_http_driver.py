@@ -346,8 +346,8 @@ def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back() -> None:
     def script(peer: Peer) -> None:
         while peer.request() is not None:
             release.wait(5)
-            peer.send(GOOD)
             answered.append(time.monotonic())
+            peer.send(GOOD)
 
     with ScriptedServer(script) as server:
 
