@@ -97,30 +97,36 @@ def _filter(
     """
     n = len(apart)
     weights = lengths_s / lengths_s.sum()
-    noise = np.multiply.outer(lengths_s.mean() / lengths_s, 1 - share)
+    noise = np.multiply.outer(lengths_s.mean() / lengths_s, 1 - share) + _EQUAL
     # A later value tells nothing of an earlier one when the clock went back: the machine was started again in between.
     gaps = np.diff(times_s, prepend=times_s[0])
     gaps[gaps < 0] = np.inf
     fades = np.exp(-gaps[:, None] / hold)
-    zero = np.zeros(len(hold))
-    value, one, variance = zero, zero, share
-    squares, products, ones, logs = zero, zero, zero, zero
-    echo, spread = zero, zero
+    grown = (1 - fades**2) * share
+    kept = fades**2
+    # What the filter expects of a series of the deviations and of one of ones (for the level), and the weight of all
+    # earlier values as seen through the autoregression (for the variance of the mean).
+    expected = np.zeros((2, len(hold)))
+    echo = np.zeros(len(hold))
+    variance = share
+    observed = np.stack([apart, np.ones(n)], axis=1)[:, :, None]
+    off = np.empty((n, 2, len(hold)))
+    total = np.empty((n, len(hold)))
+    echoes = np.empty((n, len(hold)))
     for i in range(n):
-        fade = fades[i]
-        value, one, echo = fade * value, fade * one, fade * echo
-        variance = fade * fade * variance + (1 - fade * fade) * share
-        total = variance + noise[i] + _EQUAL
-        gain = variance / total
-        off, off_one = apart[i] - value, 1 - one
-        value, one, variance = value + gain * off, one + gain * off_one, variance * (1 - gain)
-        squares = squares + off * off / total
-        products = products + off * off_one / total
-        ones = ones + off_one * off_one / total
-        logs = logs + np.log(total)
-        spread = spread + weights[i] ** 2 * (noise[i] + share) + 2 * weights[i] * share * echo
-        echo = echo + weights[i]
-    return squares - products * products / ones, -(logs + np.log(ones)) / 2, spread, n
+        expected *= fades[i]
+        echo *= fades[i]
+        variance = kept[i] * variance + grown[i]
+        np.add(variance, noise[i], out=total[i])
+        gain = variance / total[i]
+        np.subtract(observed[i], expected, out=off[i])
+        expected += gain * off[i]
+        variance = gain * noise[i]
+        echoes[i] = echo
+        echo += weights[i]
+    squares, products, ones = ((off[:, a] * off[:, b] / total).sum(axis=0) for a, b in ((0, 0), (0, 1), (1, 1)))
+    spread = (weights[:, None] ** 2 * (noise + share) + 2 * weights[:, None] * share * echoes).sum(axis=0)
+    return squares - products * products / ones, -(np.log(total).sum(axis=0) + np.log(ones)) / 2, spread, n
 
 
 def _half_width(spread: Floats, weight: Floats, dof: int) -> float:
@@ -128,7 +134,7 @@ def _half_width(spread: Floats, weight: Floats, dof: int) -> float:
     seen = weight > 1e-6
     spread, weight = spread[seen], weight[seen]
     low, high = 0.0, 13 * float(spread.max())
-    for _ in range(40):
+    for _ in range(34):
         middle = (low + high) / 2
         if float((weight * both_tails(middle / spread, dof)).sum()) > 0.05:
             low = middle
