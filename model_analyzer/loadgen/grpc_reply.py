@@ -72,9 +72,11 @@ class GrpcReply:
     def problem(self) -> str | None:
         """The stream has ended: why that was no inference; None when it was one."""
         headers, trailers = self.headers, self.trailers
-        if trailers is not None and trailers.grpc_status:
-            name = status_name(trailers.grpc_status)
-            return f"gRPC {name}: {trailers.message}" if trailers.message else f"gRPC {name}"
+        # Some proxies end an error with an empty DATA, and its status stands in the headers.
+        last = trailers or headers
+        if last is not None and last.grpc_status:
+            name = status_name(last.grpc_status)
+            return f"gRPC {name}: {last.message}" if last.message else f"gRPC {name}"
         if headers is not None and headers.http_status != 200:
             text = bytes(self.message[:200]).decode(errors="replace")
             return f"HTTP {headers.http_status}: {text}" if text else f"HTTP {headers.http_status}"

@@ -197,6 +197,10 @@ BAD: dict[str, tuple[Answer, str, bool]] = {
     "after-a-message": (
         lambda s: headers(s) + body(s) + trailers(s, literal("grpc-status", "13") + literal("grpc-message", "late")),
         "gRPC INTERNAL: late", True),
+    "status-in-headers": (
+        lambda s: headers(s, OPENING + literal("grpc-status", "14") + literal("grpc-message", "no%20upstream"))
+        + data(s, b"", h2.END_STREAM),
+        "gRPC UNAVAILABLE: no upstream", True),
     "no-message": (lambda s: refusal(s, 0), "malformed reply: no message in it", True),
     "no-message-2": (lambda s: headers(s) + trailers(s), "malformed reply: no message in it", True),
     "no-status": (lambda s: headers(s) + body(s) + trailers(s, literal("x", "y")), "malformed reply: no grpc-status", True),

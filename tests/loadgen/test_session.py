@@ -272,3 +272,11 @@ def test_a_request_is_framed_as_the_limits_allow() -> None:
     session.feed(memoryview(credit(1, 3)))
     assert b"".join(session.more()) == frame(h2.DATA, h2.END_STREAM, 3, bytes(1))
     assert not session.uploading
+
+
+def test_what_only_answers_us_is_not_answered() -> None:
+    session = waiting()
+    session.feed(memoryview(frame(h2.PING, h2.ACK, 0, bytes(8)) + frame(h2.SETTINGS, h2.ACK, 0)))
+    assert not session.more()
+    session.feed(memoryview(frame(h2.PING, 0, 0, b"a ping 1")))
+    assert [bytes(piece) for piece in session.more()] == [frame(h2.PING, h2.ACK, 0, b"a ping 1")]
