@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -98,6 +98,21 @@ class Histogram:
             return float(self.max_ns)
         middle = _middle(int(self.buckets[int(np.searchsorted(self._cumulated, within))]))
         return float(min(max(middle, self.min_ns), self.max_ns))
+
+    @classmethod
+    def left_out_ns(cls, parts: Sequence[Histogram], q: float) -> NDArray[np.float64]:
+        """The q-th percentile of all parts but one, for each part that is left out, [parts], to within a bucket.
+
+        What is left must hold more than `least_count(q)` samples each time.
+        """
+        whole = cls.merge(parts)
+        left = np.tile(whole.counts, (len(parts), 1))
+        for row, part in zip(left, parts, strict=True):
+            row[np.searchsorted(whole.buckets, part.buckets)] -= part.counts
+        cumulated = left.cumsum(axis=1)
+        ranks = np.ceil(np.round(q * cumulated[:, -1], 9))
+        places = (cumulated < ranks[:, None]).sum(axis=1)
+        return np.array([_middle(int(bucket)) for bucket in whole.buckets[places]])
 
     def to_json(self) -> dict[str, Any]:
         """Compact: the two arrays as one zlib-compressed, base64-coded array of differences and counts."""

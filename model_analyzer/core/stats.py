@@ -258,8 +258,7 @@ def _jackknife(slices: Sequence[SliceStats], q: float, steady: float) -> float:
     """Half-width of the logarithm of a percentile, from the slices left out one by one."""
     latencies = [piece.latency for piece in slices]
     k = len(slices)
-    left_out = [Histogram.merge(latencies[:n] + latencies[n + 1 :]) for n in range(k)]
-    values = np.array([_log(part.percentile_ns(q)) for part in left_out])
+    values = np.log(np.maximum(Histogram.left_out_ns(latencies, q), 1.0))
     lengths = np.array([piece.duration_ns / 1e9 for piece in slices])
     odds = min(max(4 * steady / max(1 - steady, 1e-9), STEADY_ODDS[0]), STEADY_ODDS[1])
     pseudo = -(k - 1) * (values - values.mean())

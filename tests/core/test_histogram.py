@@ -116,3 +116,12 @@ class TestJson:
         rng = np.random.default_rng(3)
         histogram = Histogram.of(rng.lognormal(16, 0.5, 100_000).astype(np.int64))
         assert len(json.dumps(histogram.to_json())) < 3000
+
+
+@given(st.lists(st.lists(st.integers(1, 10**9), min_size=60, max_size=90), min_size=3, max_size=5))
+def test_percentiles_without_one_part_are_those_of_the_other_parts(values: list[list[int]]) -> None:
+    parts = [Histogram.of(np.array(each, np.int64)) for each in values]
+    found = Histogram.left_out_ns(parts, 0.95)
+    for n, without in enumerate(found):
+        expected = Histogram.merge(parts[:n] + parts[n + 1 :]).percentile_ns(0.95)
+        assert without == pytest.approx(expected, rel=2 * RESOLUTION)
