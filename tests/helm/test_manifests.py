@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,54 @@ def test_names_of_a_long_release_fit_with_the_largest_index(chart: Chart, length
 def test_long_releases_that_differ_at_their_end_share_no_object(chart: Chart) -> None:
     one, other = (chart.render(EVERYTHING, release="r" * 52 + end) for end in "ab")
     assert not _names(one) & _names(other)
+
+
+def test_a_release_may_have_dots_in_its_name_though_a_shard_s_host_may_not(chart: Chart) -> None:
+    dotted, dashed = (chart.render({**EVERYTHING, "shards": 2}, release=name) for name in ("a.b", "a-b"))
+    assert "." not in _job_name(dotted)
+    assert not _names(dotted) & _names(dashed)
+
+
+@pytest.mark.parametrize("word", ["123", "1e6", "true", "null", "0x1f"])
+def test_names_that_yaml_would_read_as_something_else_stay_texts(chart: Chart, word: str) -> None:
+    values: dict[str, Any] = {
+        "fullnameOverride": word,
+        "serviceAccount": {"name": word},
+        "models": {"existingClaim": word, "existingSecret": word},
+        "runtimeClassName": word,
+        "priorityClassName": word,
+        "schedulerName": word,
+        "dcgm": {"discovery": "auto", "namespaces": [word]},
+        "networkPolicy": {"enabled": True},
+        "annotateJob": True,
+        "shards": 2,
+    }
+    claim = {**values, "results": {"existingClaim": word}}
+    secret = {**values, "models": {"existingSecret": word, "secretMountPath": "/s"}}
+    for rendered in (chart.render(one, release=word, namespace=word) for one in (values, claim, secret)):
+        assert not list(_not_texts(rendered.objects))
+
+
+# Keys whose values Kubernetes wants as text, wherever they stand.
+TEXTS = frozenset(
+    "name namespace claimName secretName serviceAccountName runtimeClassName priorityClassName schedulerName "
+    "app.kubernetes.io/instance".split()
+)
+
+
+def _not_texts(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, list):
+        for one in node:
+            yield from _not_texts(one)
+    elif isinstance(node, dict):
+        yield from ((key, value) for key, value in node.items() if key in TEXTS and not isinstance(value, str))
+        for value in node.values():
+            yield from _not_texts(value)
+
+
+def test_a_namespace_that_is_named_twice_has_one_role(chart: Chart) -> None:
+    rendered = chart.render({"dcgm": {"discovery": "auto", "namespaces": ["gpu", "gpu"]}})
+    assert rendered.one("Role")["metadata"]["namespace"] == "gpu"
 
 
 # Upgrades
@@ -299,10 +348,21 @@ def test_the_network_policy_knows_the_port_of_an_endpoint(chart: Chart, http: st
     assert {one["port"] for rule in egress for one in rule["ports"]} == {53, port, 8002}
 
 
-def test_the_network_policy_lets_triton_reach_an_object_store(chart: Chart) -> None:
-    values = {"networkPolicy": {"enabled": True}, "models": {"repository": "s3://b/m"}}
+@pytest.mark.parametrize(
+    ("repository", "port"),
+    [
+        ("s3://b/m", 443),
+        ("gs://b/m", 443),
+        ("as://account/m", 443),
+        ("s3://minio:9000/b/m", 9000),
+        ("s3://https://minio:9443/b/m", 9443),
+        ("s3://http://minio/b/m", 80),
+    ],
+)
+def test_the_network_policy_lets_triton_reach_an_object_store(chart: Chart, repository: str, port: int) -> None:
+    values = {"networkPolicy": {"enabled": True}, "models": {"repository": repository}}
     egress = chart.render(values).one("NetworkPolicy")["spec"]["egress"]
-    assert {one["port"] for rule in egress for one in rule["ports"]} == {53, 443}
+    assert {one["port"] for rule in egress for one in rule["ports"]} == {53, port}
 
 
 # The pod
@@ -526,6 +586,11 @@ def test_values_that_the_schema_does_not_know_are_refused_by_name(
         ({"models": {"secretMountPath": "/x"}}, "models.secretMountPath: is given without models.existingSecret; name"),
         ({"results": {"emptyDir": True, "existingClaim": "x"}}, "results.emptyDir: is true, and results.existingClaim"),
         ({"dcgm": {"namespaces": ["a"]}}, "dcgm.namespaces: is given, and dcgm.discovery is off; set"),
+        ({"metrics": {"port": 8001}}, "metrics.port: is 8001, as is one of triton.ports, and the two share the pod's"),
+        (
+            {"annotateJob": True, "serviceAccount": {"create": False}},
+            "serviceAccount.name: is empty, and serviceAccount.create is false; name an account",
+        ),
         ({"job": {"profile_models": ["a"], "shards": 3}}, "job.shards: is 3, and the Job has 1; set the value shards"),
         ({"job": {"profile_models": ["a"], "shard_index": 0}}, "job.shard_index: is given for all pods; leave it out"),
         ({"job": {"profile_models": ["a"]}, "jobFile": "profile_models: a"}, "jobFile: job is given, too; leave out"),

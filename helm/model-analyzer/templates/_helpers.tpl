@@ -1,15 +1,15 @@
 {{/*
 Names. The Job is <fullname>-<hash8>, and the host name of an Indexed Job's pod is <job>-<index>; all of it has to fit
-in 63 characters. So a fullname has at most 46, and one that is cut keeps a hash of the whole: two long releases that
-differ at their end only do not meet.
+in 63 characters, without dots. So a fullname has at most 46, and one that is cut or loses dots keeps a hash of the
+whole: two long releases that differ at their end only do not meet, nor do `a.b` and `a-b`.
 */}}
 {{- define "model-analyzer.fullname" -}}
 {{- $full := .Values.fullnameOverride -}}
 {{- if not $full -}}
 {{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
 {{- end -}}
-{{- if gt (len $full) 46 -}}
-{{- printf "%s-%s" ($full | trunc 37 | trimSuffix "-") (sha256sum $full | trunc 8) -}}
+{{- if or (gt (len $full) 46) (contains "." $full) -}}
+{{- printf "%s-%s" ($full | replace "." "-" | trunc 37 | trimSuffix "-") (sha256sum $full | trunc 8) -}}
 {{- else -}}
 {{- $full -}}
 {{- end -}}
@@ -43,7 +43,7 @@ differ at their end only do not meet.
 {{/* Labels that stay the same as long as the release lives: those of pods, so that an upgrade of the chart alone changes no Job. */}}
 {{- define "model-analyzer.stableLabels" -}}
 app.kubernetes.io/name: model-analyzer
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "model-analyzer.labels" -}}
@@ -152,6 +152,13 @@ Wrong values: one line each, "where: what; how to mend".
 {{- end -}}
 {{- if and $v.results.emptyDir $v.results.existingClaim -}}
 {{- fail "results.emptyDir: is true, and results.existingClaim is given; choose one" -}}
+{{- end -}}
+{{- $port := int $v.metrics.port -}}
+{{- if and $port $v.triton.enabled (has $port (list (int $v.triton.ports.http) (int $v.triton.ports.grpc) (int $v.triton.ports.metrics))) -}}
+{{- fail (printf "metrics.port: is %d, as is one of triton.ports, and the two share the pod's network; choose another, such as 9100" $port) -}}
+{{- end -}}
+{{- if and (include "model-analyzer.usesApi" .) $v.rbac.create (not $v.serviceAccount.create) (not $v.serviceAccount.name) -}}
+{{- fail "serviceAccount.name: is empty, and serviceAccount.create is false; name an account: the right to read pods or the Job would go to every pod of the namespace that has none of its own" -}}
 {{- end -}}
 {{- if and $v.dcgm.namespaces (not (include "model-analyzer.discovery" .)) -}}
 {{- fail "dcgm.namespaces: is given, and dcgm.discovery is off; set dcgm.discovery=auto" -}}

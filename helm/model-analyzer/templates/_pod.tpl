@@ -178,7 +178,7 @@ podFailurePolicy:
   envFrom:
     {{- if $secret }}
     - secretRef:
-        name: {{ $v.models.existingSecret }}
+        name: {{ $v.models.existingSecret | quote }}
     {{- end }}
     {{- with $v.triton.envFrom }}
     {{- toYaml . | nindent 4 }}
@@ -252,7 +252,7 @@ podFailurePolicy:
 {{- $v := .root.Values -}}
 {{- $sidecar := and $v.triton.enabled (or (not .test) $v.tests.server) -}}
 restartPolicy: Never
-serviceAccountName: {{ include "model-analyzer.serviceAccountName" .root }}
+serviceAccountName: {{ include "model-analyzer.serviceAccountName" .root | quote }}
 # Only the analyzer gets a token, and only where it uses the API: what models run in Triton is not to have one.
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -266,13 +266,13 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $v.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with $v.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $v.schedulerName }}
-schedulerName: {{ . }}
+schedulerName: {{ . | quote }}
 {{- end }}
 {{- with $v.nodeSelector }}
 nodeSelector:
@@ -398,7 +398,7 @@ volumes:
     emptyDir: {}
     {{- else }}
     persistentVolumeClaim:
-      claimName: {{ include "model-analyzer.resultsClaim" .root }}
+      claimName: {{ include "model-analyzer.resultsClaim" .root | quote }}
     {{- end }}
   - name: tmp
     emptyDir: {}
@@ -424,7 +424,7 @@ volumes:
   {{- if $v.models.existingClaim }}
   - name: models
     persistentVolumeClaim:
-      claimName: {{ $v.models.existingClaim }}
+      claimName: {{ $v.models.existingClaim | quote }}
       # Nothing in it is changed, its owner (fsGroup) neither.
       readOnly: true
   {{- end }}
@@ -443,7 +443,7 @@ volumes:
   {{- if $v.models.secretMountPath }}
   - name: models-secret
     secret:
-      secretName: {{ $v.models.existingSecret }}
+      secretName: {{ $v.models.existingSecret | quote }}
   {{- end }}
   {{- end }}
   {{- with $v.extraVolumes }}
