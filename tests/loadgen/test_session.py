@@ -78,6 +78,7 @@ SOUND = [
     + frame(h2.CONTINUATION, h2.END_HEADERS, STREAM, OPENING[4:])
     + frame(h2.DATA, h2.PADDED, STREAM, b"\x04" + message() + bytes(4))
     + frame(h2.HEADERS, h2.PADDED | h2.END_HEADERS | h2.END_STREAM, STREAM, b"\x02" + OK + bytes(2)),
+    headers(STREAM, literal(":status", "502")) + data(STREAM, b"a page of a proxy", h2.END_STREAM),
     go_away(STREAM, 0, b"bye") + good(STREAM),
     go_away(0, 7),
 ]
