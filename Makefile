@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_WHEELS := nvidia-pytriton==0.7.0 magika==1.0.1
 export PYTHON
 
-.PHONY: help venv demo test e2e check format docs gpu-check bench clean
+.PHONY: help venv demo test e2e check format docs gpu-check bench guard clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ gpu-check: venv  ## See real GPU telemetry, where there is an NVIDIA GPU
 
 bench: venv  ## Start-up time, and the load generator's cost
 	$(BIN)/python bench/startup.py
+
+guard: venv  ## Hold the statistics against their committed limits, on simulated servers
+	$(BIN)/python bench/statistics_bench.py --guard
 
 clean:  ## Remove the virtual environment and the results
 	rm -rf $(VENV) results
