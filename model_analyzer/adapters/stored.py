@@ -90,6 +90,12 @@ def _is_merged(run: Mapping[str, Any]) -> bool:
     return "order" in run
 
 
+def own_run(folder: Path) -> str | None:
+    """When the last run that was measured into this very folder began; None where none was, or it holds a merge."""
+    runs = store.read(folder).runs
+    return str(runs[-1]["at"]) if runs and not _is_merged(runs[-1]) else None
+
+
 # -- several stores as one -----------------------------------------------------------------------------
 
 
@@ -110,8 +116,7 @@ def merge_stores(folders: Sequence[Path], out: Path, at: str, version: str) -> t
     Raises SpecError where one holds nothing, or `out` is a run's own; ExportPathError.
     """
     runs = [_read_run(folder, stores) for folder, stores in _by_run(folders, out).items()]
-    held = store.read(out).runs
-    if held and not _is_merged(held[-1]):
+    if own_run(out) is not None:
         raise SpecError(str(out), "holds a run of its own, which a merge would replace", "name another folder with -o")
     merged = merge([run.part for run in runs])
     layout, warnings = _one_layout(runs, several_types=len(merged.gpu_types) > 1)

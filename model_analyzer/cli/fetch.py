@@ -39,6 +39,9 @@ Keep = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Put the results over whatever the folder holds.")]
 
+# Below what was fetched: the tables of shards, where the folder itself has those of a run before.
+MERGED = "merged"
+
 
 def fetch(
     release: Name,
@@ -90,17 +93,23 @@ def _rows(folder: Path) -> list[str]:
     from model_analyzer import __version__
     from model_analyzer.adapters.clock import SystemClock
     from model_analyzer.adapters.store import FILENAME, stores_of
-    from model_analyzer.adapters.stored import merge_stores, read_stored
+    from model_analyzer.adapters.stored import merge_stores, own_run, read_stored
 
     stores = stores_of(folder)
     lines = []
     try:
-        if any(store != folder for store in stores):
+        # A release that was upgraded from one pod to shards, or back, has both; the last one asked for counts.
+        alone = own_run(folder)
+        shards = [at for store in stores if store != folder and (at := own_run(store))]
+        if shards and (alone is None or alone < max(shards)):
             now = SystemClock().utc().isoformat(timespec="seconds")
-            stored, warnings = merge_stores([folder], folder, now, __version__)
+            out = folder if alone is None else folder / MERGED
+            stored, warnings = merge_stores([folder], out, now, __version__)
             for warning in warnings:
                 said.warning(warning)
-            lines.append(f"shards made one set of tables: {folder / stored.layout.filename_inference}")
+            lines.append(f"shards made one set of tables: {out / stored.layout.filename_inference}")
+            if alone is not None:
+                lines.append(f"(the tables in {folder} itself are of a run before, in one pod)")
         elif stores:
             stored = read_stored(folder)
         else:

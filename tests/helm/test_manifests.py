@@ -107,8 +107,17 @@ def test_names_that_yaml_would_read_as_something_else_stay_texts(chart: Chart, w
 
 # Keys whose values Kubernetes wants as text, wherever they stand.
 TEXTS = frozenset(
-    "name namespace claimName secretName serviceAccountName runtimeClassName priorityClassName schedulerName "
-    "app.kubernetes.io/instance".split()
+    [
+        "name",
+        "namespace",
+        "claimName",
+        "secretName",
+        "serviceAccountName",
+        "runtimeClassName",
+        "priorityClassName",
+        "schedulerName",
+        "app.kubernetes.io/instance",
+    ]
 )
 
 

@@ -20,6 +20,7 @@ from model_analyzer.adapters.kubernetes.release import (
     failure,
     find,
     last_end,
+    last_warning,
     told,
     trouble,
 )
@@ -73,7 +74,7 @@ def fetch(wanted: Wanted, say: Say) -> Fetched:
         if wanted.wait:
             release = _await_end(api, wanted, release, say)
         if not release.finished:
-            say(f"job {release.job.metadata.name} is {_standing(release)}: fetching what is there so far")
+            say(f"job {release.job.metadata.name} is {_standing(api, release)}: fetching what is there so far")
         # First, so that what a copy that breaks off has left is known to be of this run.
         _mark(wanted, release)
         copied = _copy(api, wanted, release, say)
@@ -108,7 +109,7 @@ def _await_end(api: Api, wanted: Wanted, release: Release, say: Say) -> Release:
     """The release when its Job is finished. Raises KubernetesError after wanted.timeout_s."""
     began, shown = time.monotonic(), ""
     while not release.finished:
-        if (now := _standing(release)) != shown:
+        if (now := _standing(api, release)) != shown:
             shown = now
             say(f"job {release.job.metadata.name}: {now}")
         if wanted.timeout_s is not None and time.monotonic() - began > wanted.timeout_s:
@@ -138,12 +139,15 @@ def _look_again(api: Api, wanted: Wanted, release: Release, say: Say) -> Release
         time.sleep(LOOK_EVERY_S)
 
 
-def _standing(release: Release) -> str:
+def _standing(api: Api, release: Release) -> str:
     """Running, and how far; or pending, and why."""
     parts = [release.state]
     if progress := told(release.job):
         parts.append(f"{progress} phases")
     problems = [f"pod {pod.metadata.name} {problem}" for pod in release.pods[-1:] if (problem := trouble(pod))]
+    if not release.pods and release.state == "pending":
+        # Nothing has to be wrong yet; where its pod was refused, only the Job's events say so.
+        problems += filter(None, [last_warning(api, release.namespace, release.job.metadata.name)])
     return ", ".join(parts + problems)
 
 

@@ -18,6 +18,7 @@ from model_analyzer.adapters.kubernetes.release import (
     READER,
     Release,
     analyzer_of,
+    last_warning,
     trouble,
 )
 from model_analyzer.errors import SpecError
@@ -195,7 +196,7 @@ def _await_running(api: Api, namespace: str, name: str, timeout_s: float, say: C
         if pod.status.phase in ("Failed", "Succeeded") or reason in HOPELESS:
             raise KubernetesError(f"pod {name}", problem or "ended before it was asked", _remedy(reason))
         if problem is None and waited > PATIENCE_S:
-            problem = _event(api, namespace, name)
+            problem = last_warning(api, namespace, name)
         if waited > timeout_s or (reason in PULL_FAILS and waited > 6 * PATIENCE_S):
             what = f"did not start within {waited:.0f} s" + (f" ({problem})" if problem else "")
             raise KubernetesError(f"pod {name}", what, _remedy(reason))
@@ -213,17 +214,6 @@ def _read(api: Api, namespace: str, name: str) -> Any:
         if error.status == 404:
             raise KubernetesError(f"pod {name}", "was removed by somebody else", "try again") from error
         raise
-
-
-def _event(api: Api, namespace: str, name: str) -> str | None:
-    """The last warning about the pod, such as a volume that cannot be attached; None where one may not look."""
-    try:
-        with explained():
-            found = api.core.list_namespaced_event(namespace, field_selector=f"involvedObject.name={name}").items
-    except KubernetesError:
-        return None
-    warnings = [event for event in found if event.type == "Warning"]
-    return f"{warnings[-1].reason}: {warnings[-1].message}" if warnings else None
 
 
 def _remedy(reason: str) -> str:

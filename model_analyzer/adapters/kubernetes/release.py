@@ -52,7 +52,11 @@ class Release:
     @property
     def state(self) -> str:
         """complete, failed, suspended, running, pending, ending, or gone (no Job)."""
-        return job_state(self.job) if self.job is not None else "gone"
+        if self.job is None:
+            return "gone"
+        state = job_state(self.job)
+        # A Job none of whose pods was let in (a quota, Pod Security, no such priority class) has nothing to end.
+        return "pending" if state == "ending" and not self.pods else state
 
     @property
     def finished(self) -> bool:
@@ -159,6 +163,17 @@ def trouble(pod: Any) -> str | None:
     if pod.status.phase == "Failed":
         return f"{pod.status.reason or 'Failed'}: {pod.status.message or 'its container ended'}"
     return None
+
+
+def last_warning(api: Api, namespace: str, name: str) -> str | None:
+    """The last warning about a pod or a Job, such as a volume that cannot be attached; None where one may not look."""
+    try:
+        with explained():
+            found = api.core.list_namespaced_event(namespace, field_selector=f"involvedObject.name={name}").items
+    except KubernetesError:
+        return None
+    warnings = [event for event in found if event.type == "Warning"]
+    return f"{warnings[-1].reason}: {warnings[-1].message}" if warnings else None
 
 
 def last_end(pods: Iterable[Any]) -> Any:

@@ -54,10 +54,10 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
     return fetch
 
 
-def store(folder: Path, done: list[Phase], plan: list[Phase] = PLAN) -> None:
+def store(folder: Path, done: list[Phase], plan: list[Phase] = PLAN, at: str = "2026-01-01T00:00:00") -> None:
     """An export path with these phases measured."""
     layout = Layout(("model_name",), ("model_name",), ("model_name",), "inference.csv", "gpu.csv", "server.csv", {})
-    record = {"phases": [each.id for each in plan], "baseline": "b", "at": "2026-01-01T00:00:00", "layout": layout}
+    record = {"phases": [each.id for each in plan], "baseline": "b", "at": at, "layout": layout}
     with JsonlStore(folder) as opened:
         opened.add_run({**record, "layout": {name: getattr(layout, name) for name in Layout.__slots__}})
         for each in done:
@@ -237,6 +237,27 @@ def test_shards_become_one_set_of_tables(finished: Cluster, run: Any, tmp_path: 
         assert len((tmp_path / "results" / "inference.csv").read_text().splitlines()) == 4
 
 
+def test_shards_after_a_run_in_one_pod_are_merged_beside_its_tables(
+    finished: Cluster, run: Any, tmp_path: Path
+) -> None:
+    more = [*PLAN, phase(load=8)]
+    store(finished.files / "demo" / "shard-0", more[2:], more, at="2026-01-02T00:00:00")
+    for _ in range(2):
+        ended = run()
+        assert "warning" not in ended.err
+        assert ended.out.splitlines()[-1] == "4 rows of 4 phases: 4 ok"
+        assert str(tmp_path / "results" / "merged" / "inference.csv") in ended.out
+        assert len((tmp_path / "results" / "merged" / "inference.csv").read_text().splitlines()) == 5
+
+
+def test_shards_before_a_run_in_one_pod_leave_its_tables_alone(finished: Cluster, run: Any, tmp_path: Path) -> None:
+    store(finished.files / "demo" / "shard-0", PLAN[:1], at="2025-12-31T00:00:00")
+    ended = run()
+    assert "warning" not in ended.err
+    assert ended.out.splitlines()[-1] == "3 rows of 3 phases: 3 ok"
+    assert not (tmp_path / "results" / "merged").exists()
+
+
 # -- waiting ---------------------------------------------------------------------------------------------
 
 
@@ -280,6 +301,25 @@ def test_wait_ends_as_the_job_did(finished: Cluster, run: Any) -> None:
     assert "warning: the Job failed: PodFailurePolicy: exit code 2" in ended.err
     assert ended.out.splitlines()[-1] == "3 rows of 3 phases: 3 ok", "what there is was fetched"
     assert run().code == 0, "not waited for: the copy is what was asked for"
+
+
+def test_wait_says_why_no_pod_was_let_in(finished: Cluster, run: Any) -> None:
+    refused = job(state="")
+    refused["status"] = {"startTime": "2026-01-01T00:00:00Z"}
+    finished.jobs[:] = [refused]
+    finished.pods.clear()
+    why = 'Error creating: pods "demo-job-" is forbidden: exceeded quota: gpus'
+    finished.events.append(
+        {
+            "metadata": {"name": "e", "namespace": "default"},
+            "involvedObject": {"kind": "Job", "name": "demo-job"},
+            "type": "Warning",
+            "reason": "FailedCreate",
+            "message": why,
+        }
+    )
+    ended = run("--wait", "--timeout", "1")
+    assert f"job demo-job: pending, FailedCreate: {why}" in ended.err.splitlines()
 
 
 def test_wait_says_why_a_pod_does_not_start_and_gives_up_in_time(finished: Cluster, run: Any) -> None:
