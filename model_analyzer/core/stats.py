@@ -149,11 +149,13 @@ def starts_s(slices: Sequence[SliceStats]) -> list[float]:
 
 
 def span_s(slices: Sequence[SliceStats]) -> float | None:
-    """Seconds from the first slice's start to the last one's end; None where it is not known."""
+    """Seconds from the first slice's start to the last one's end; None where it is not known, or the clock went back."""
     if not slices or any(piece.start_ns is None for piece in slices):
         return None
     starts = starts_s(slices)
-    return max(starts[-1] + slices[-1].duration_ns / 1e9 - starts[0], 0.0)
+    if any(after < before for before, after in pairwise(starts)):
+        return None
+    return starts[-1] + slices[-1].duration_ns / 1e9 - starts[0]
 
 
 def _stretches(piece: SliceStats, mean: float, each: int) -> tuple[list[float], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,14 @@ class TestStatus:
     def test_a_rule_that_was_not_met_is_unstable_and_says_why(self) -> None:
         measured = row(piece(), verdict=UNSTABLE)
         assert (measured.status, measured.notes) == ("unstable", UNSTABLE.reasons)
+
+    @pytest.mark.parametrize(
+        ("gap_s", "verdict", "told"), [(8, STABLE, True), (30, STABLE, False), (8, UNSTABLE, False)]
+    )
+    def test_an_ok_row_that_saw_a_few_seconds_only_says_so(self, gap_s: int, verdict: Verdict, told: bool) -> None:
+        slices = [piece(stats=replace(stats({10.0: 100}), start_ns=n * gap_s * SECOND_NS)) for n in range(2)]
+        notes = row(*slices, verdict=verdict).notes
+        assert any(note.startswith("measured within 9 s: the intervals hold no slower moves") for note in notes) is told
 
     def test_no_reply_is_a_failure_and_says_so(self) -> None:
         measured = row(piece({}, failures={"HTTP 500: boom": 7}), piece({}, 1.5), verdict=UNSTABLE)

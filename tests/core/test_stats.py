@@ -22,6 +22,7 @@ from model_analyzer.core.stats import (
     SliceStats,
     percentile_interval,
     replies_for_interval,
+    span_s,
     t_quantile,
     throughput_interval,
     throughput_motion,
@@ -76,6 +77,18 @@ class TestSliceStats:
         again = SliceStats.from_json(json.loads(json.dumps(piece.to_json())))
         assert again.to_json() == piece.to_json()
         assert (again.windows, again.rate, again.start_ns) == (piece.windows, piece.rate, 0)
+
+
+class TestSpan:
+    def test_is_from_the_first_start_to_the_last_end(self) -> None:
+        slices = [replace(piece, start_ns=n * 5 * SECOND_NS) for n, piece in enumerate(flat(90, 100, 110))]
+        assert span_s(slices) == 11
+
+    def test_is_not_known_without_times_or_where_the_machine_started_again(self) -> None:
+        first, second = flat(90, 100)
+        assert span_s([]) is None
+        assert span_s([first, second]) is None
+        assert span_s([replace(first, start_ns=9 * SECOND_NS), replace(second, start_ns=SECOND_NS)]) is None
 
 
 class TestStudentsT:
