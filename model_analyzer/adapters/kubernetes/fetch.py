@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model_analyzer.adapters.files import write_atomically
@@ -117,8 +117,10 @@ def _await_end(api: Api, wanted: Wanted, release: Release, say: Say) -> Release:
             fix = "wait longer by --timeout, or fetch what is there without --wait"
             raise KubernetesError(f"job {release.job.metadata.name}", what, fix)
         time.sleep(LOOK_EVERY_S)
-        release = _look_again(api, wanted, release, say)
-    if release.state != "gone":
+        found = _look_again(api, wanted, release, say)
+        # Removed at its end (ttlSecondsAfterFinished), or uninstalled: what it said of image and folder still holds.
+        release = found if found.job is not None else replace(release, pods=(), removed=True)
+    if release.job is not None:
         say(f"job {release.job.metadata.name}: {release.state}")
     return release
 

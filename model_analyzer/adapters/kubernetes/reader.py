@@ -77,8 +77,8 @@ def manifest(release: Release, reading: Reading, name: str) -> dict[str, Any]:
         ],
     }
     owner = {}
-    if release.job is not None:
-        # Where nobody removes the pod, it goes with its Job.
+    if release.job is not None and not release.removed and release.job.spec.ttl_seconds_after_finished is None:
+        # Where nobody removes the pod, it goes with its Job; but not while it copies, with a Job whose time is over.
         meta = release.job.metadata
         owner = {"ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": meta.name, "uid": meta.uid}]}
     labels = {NAME_LABEL: "model-analyzer", INSTANCE_LABEL: release.name, COMPONENT_LABEL: READER}
@@ -130,7 +130,8 @@ def _placement(release: Release) -> dict[str, Any]:
     if template is not None:
         place["tolerations"] = [_camel(one.to_dict()) for one in template.tolerations or ()]
         place["imagePullSecrets"] = [{"name": one.name} for one in template.image_pull_secrets or ()]
-        place["serviceAccountName"] = template.service_account_name
+        if not release.removed:
+            place["serviceAccountName"] = template.service_account_name
     running = [pod for pod in release.running_pods if pod.spec.node_name]
     if running and not _shared(release):
         term = _on_node(running[-1].spec.node_name)

@@ -35,7 +35,10 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release. job, pods: as the API shows them; None where only its claim is left. claim: the PVC, where it may be read."""
+    """A release. job, pods: as the API shows them; None where only its claim is left. claim: the PVC, where it may be read.
+
+    removed: the Job is as it was last seen, and is no more.
+    """
 
     name: str
     namespace: str
@@ -43,6 +46,7 @@ class Release:
     job: Any = None
     pods: tuple[Any, ...] = ()
     claim: Any = None
+    removed: bool = False
 
     @property
     def template(self) -> Any:
@@ -52,7 +56,7 @@ class Release:
     @property
     def state(self) -> str:
         """complete, failed, suspended, running, pending, ending, or gone (no Job)."""
-        if self.job is None:
+        if self.job is None or self.removed:
             return "gone"
         state = job_state(self.job)
         # A Job none of whose pods was let in (a quota, Pod Security, no such priority class) has nothing to end.

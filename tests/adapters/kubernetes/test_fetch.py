@@ -303,6 +303,38 @@ def test_wait_ends_as_the_job_did(finished: Cluster, run: Any) -> None:
     assert run().code == 0, "not waited for: the copy is what was asked for"
 
 
+def test_a_reader_does_not_end_with_a_job_that_ends_by_itself(finished: Cluster, run: Any) -> None:
+    finished.jobs[0]["spec"]["ttlSecondsAfterFinished"] = 0
+    assert run().code == 0
+    assert "ownerReferences" not in finished.created[0]["metadata"]
+
+
+def test_a_job_that_is_removed_at_its_end_is_fetched_by_who_waited(finished: Cluster, run: Any, tmp_path: Path) -> None:
+    store(finished.files / "other", PLAN[:2])
+    running = job(state="")
+    running["spec"]["template"]["spec"]["containers"][0]["args"][-1] = "/results/other"
+    finished.jobs[:] = [running]
+
+    def remove() -> None:
+        deadline = time.monotonic() + 30
+        while sum(path.endswith("/jobs") for _, path in finished.requests) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        finished.jobs.clear()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    ended = run("--wait")
+    thread.join()
+    assert ended.code == 0, ended.err
+    assert "job demo-job: gone" in ended.err.splitlines()
+    (reader_pod,) = finished.created
+    assert reader_pod["spec"]["containers"][0]["image"] == "analyzer:1"
+    # Neither would let it start, or last: its account may be gone, too.
+    assert "ownerReferences" not in reader_pod["metadata"]
+    assert "serviceAccountName" not in reader_pod["spec"]
+    assert len((tmp_path / "results" / "inference.csv").read_text().splitlines()) == 2
+
+
 def test_wait_says_why_no_pod_was_let_in(finished: Cluster, run: Any) -> None:
     refused = job(state="")
     refused["status"] = {"startTime": "2026-01-01T00:00:00Z"}
