@@ -146,6 +146,10 @@ class GrpcDriver(Driver[GrpcConnection]):
         # What the session has to answer, and what the server has made room for.
         self._push(conn)
 
+    def _broken(self, conn: GrpcConnection, reason: str) -> None:
+        goodbye = conn.session.goodbye
+        super()._broken(conn, f"{reason} ({goodbye})" if goodbye not in ("", reason) else reason)
+
     def _ended(self, conn: GrpcConnection, outcome: Outcome, now: int) -> None:
         """The request in flight is over: count it, go on with the next one."""
         # A server may answer before it has the whole request. The rest of it would be in the way then.
@@ -172,12 +176,9 @@ class GrpcDriver(Driver[GrpcConnection]):
 
 def _ending(conn: GrpcConnection) -> str:
     """What it means that the server closed the connection."""
-    session = conn.session
     if conn.state == GREETING:
-        what = "connection closed before the server's SETTINGS"
-    else:
-        what = f"connection closed {'in mid-reply' if session.midway else 'without a reply'}"
-    return f"{what} ({session.goodbye})" if session.goodbye else what
+        return "connection closed before the server's SETTINGS"
+    return f"connection closed {'in mid-reply' if conn.session.midway else 'without a reply'}"
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:

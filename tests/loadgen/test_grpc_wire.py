@@ -580,7 +580,9 @@ def test_a_connection_that_closes_after_going_away_says_why() -> None:
 
     with ScriptedServer(script) as server:
         seen = run(grpc_order(server.port), enough(failures=2))
-    assert set(seen.failures) == {"connection closed in mid-reply (GOAWAY ENHANCE_YOUR_CALM: too_many_pings)"}
+    # Or "connection broke", where the server had something left to read.
+    assert all(text.startswith("connection ") for text in seen.failures), seen.failures
+    assert all(text.endswith(" (GOAWAY ENHANCE_YOUR_CALM: too_many_pings)") for text in seen.failures), seen.failures
 
 
 @pytest.mark.parametrize("farewell", [b"", go_away(h2.STREAM_ID), go_away(1)])
