@@ -71,6 +71,10 @@ class ModelError(AnalyzerError):
     """A model cannot be loaded or described; its phases fail, the run goes on."""
 
 
+class ServerLostError(ModelError):
+    """The server was lost while it loaded the model: the model's fault, or somebody killed it just then."""
+
+
 class InputError(AnalyzerError):
     """Requests cannot be made for a phase (shape missing, data file unfit); the run goes on."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from model_analyzer.core.gpus import GpuChoice
@@ -16,7 +16,7 @@ from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
-from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError
+from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError, ServerLostError
 from model_analyzer.ports import Clock, Encoder, GpuClaims, LoadGenerator, Outputs, Progress, Server, Store
 
 # A phase whose requests fail more often than this has no figures worth the name.
@@ -66,11 +66,16 @@ class Running:
 
 
 class ServerDied(Exception):  # noqa: N818 -- handled by the run loop, which restarts the server
-    """The server stopped answering, or lost the model; `left` are the phases that can still be measured."""
+    """The server stopped answering, or lost the model; `left` are the phases that can still be measured.
 
-    def __init__(self, reason: str, left: Sequence[Phase]) -> None:
+    suspect: the id of the phase, or the name of the variant, in whose measurement or load it died for the first time.
+    It may have been killed by somebody, so that is tried once more.
+    """
+
+    def __init__(self, reason: str, left: Sequence[Phase], suspect: str | None = None) -> None:
         super().__init__(reason)
         self.left = tuple(left)
+        self.suspect = suspect
 
 
 class GroupDriver:
@@ -78,6 +83,7 @@ class GroupDriver:
 
     environment: where a phase was measured, asked when it is final: the first scrape, which names the GPUs, may come
     after the driver is made. done: receives each measurement as soon as it is final.
+    suspects: phases and variants during which the server has died before: if it does again, they fail.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class GroupDriver:
         recorder: Recorder,
         environment: Callable[[], Environment],
         done: Callable[[Measurement], None],
+        suspects: Collection[str] = (),
     ) -> None:
         self._parts = parts
         self._settings = settings
@@ -95,6 +102,7 @@ class GroupDriver:
         self._recorder = recorder
         self._environment = environment
         self._done = done
+        self._suspects = suspects
 
     def measure(self, group: Group) -> None:
         """Load the variant, measure every phase, unload. Raises ServerDied, ExportPathError, Interrupted."""
@@ -102,7 +110,7 @@ class GroupDriver:
         try:
             info = self._parts.server.load(group.variant)
         except ModelError as error:
-            self._fail_all(group.phases, str(error))
+            self._fail_all(group, error)
             return
         except ServerError as error:
             raise ServerDied(str(error), group.phases) from error
@@ -120,12 +128,16 @@ class GroupDriver:
                 raise ServerDied(str(error), ()) from error
             self._parts.progress.say(str(error))
 
-    def _fail_all(self, phases: Sequence[Phase], reason: str) -> None:
-        problem = self._parts.server.problem()
+    def _fail_all(self, group: Group, error: ModelError) -> None:
+        """Raises ServerDied where the server is gone: the first time with nothing failed yet."""
+        problem, reason = self._parts.server.problem(), str(error)
+        name = group.variant.name
+        if (problem is not None or isinstance(error, ServerLostError)) and name not in self._suspects:
+            raise ServerDied(problem or reason, group.phases, suspect=name)
         if problem is not None:
             # A model that takes the server down with it at load fails its own phases, not the rest of the run.
             reason = f"{reason}; the server died: {problem}"
-        for phase in phases:
+        for phase in group.phases:
             self._finish(failed(phase, reason))
         if problem is not None:
             raise ServerDied(problem, ())
@@ -178,15 +190,25 @@ class GroupDriver:
     def _advance(self, item: Running, info: ModelInfo, number: int, running: Sequence[Running]) -> Measurement | None:
         """Add a slice to a phase; its measurement when that was the last one it needs."""
         if number == 0 or not self._judge(item).done:
-            reason = self._add_slice(item, number)
-            problem = self._server_problem(item.phase.variant) if reason or item.slices[-1].failures else None
-            if problem is not None:
-                self._finish(_described(failed(item.phase, f"the server died in mid-phase: {problem}"), info))
-                raise ServerDied(problem, [other.phase for other in running if other is not item])
-            if reason is not None:
-                return _described(failed(item.phase, reason), info)
+            piece = self._drive(item, number)
+            if isinstance(piece, str) or piece.failures:
+                self._see_to_the_server(item, info, running)
+            if isinstance(piece, str):
+                return _described(failed(item.phase, piece), info)
+            self._parts.store.add_slice(piece)
+            item.slices.append(piece)
         verdict = self._judge(item)
         return self._reduce(item, info, verdict) if verdict.done else None
+
+    def _see_to_the_server(self, item: Running, info: ModelInfo, running: Sequence[Running]) -> None:
+        """Raises ServerDied where the failures of a slice are not the model's own: the slice does not count."""
+        problem = self._server_problem(item.phase.variant)
+        if problem is None:
+            return
+        if item.phase.id not in self._suspects:
+            raise ServerDied(problem, [each.phase for each in running], suspect=item.phase.id)
+        self._finish(_described(failed(item.phase, f"the server died in mid-phase, twice: {problem}"), info))
+        raise ServerDied(problem, [other.phase for other in running if other is not item])
 
     def _server_problem(self, variant: Variant) -> str | None:
         """Why the server cannot go on with this variant; None where the failures are the model's own."""
@@ -199,8 +221,8 @@ class GroupDriver:
             return str(error)
         return None if loaded else f"it answers again, but {variant.model} is no longer loaded: it was restarted"
 
-    def _add_slice(self, item: Running, number: int) -> str | None:
-        """Drive one slice and keep it; the reason where it brought nothing."""
+    def _drive(self, item: Running, number: int) -> Slice | str:
+        """One slice; the reason where it brought nothing."""
         rule, phase = self._settings.rule, item.phase
         order = LoadOrder(
             address=self._address(phase),
@@ -218,10 +240,8 @@ class GroupDriver:
             piece = drive_slice(plan, parts.generator, self._recorder, parts.clock, parts.progress)
         except (SliceFailed, LoadGeneratorError) as error:
             return str(error)
-        parts.store.add_slice(piece)
         self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
-        item.slices.append(piece)
-        return None
+        return piece
 
     def _judge(self, item: Running) -> Verdict:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:

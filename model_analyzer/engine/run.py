@@ -58,17 +58,20 @@ class Run:
     def _measure(self, group: Group) -> None:
         """One group; a server that dies is started again for the phases it left.
 
-        Raises ServerError where a server that was just started is lost again before any phase is finished.
+        Raises ServerError where a server that was just started is lost again before anything is loaded.
         """
         lost_at_once = 0
+        suspects: set[str] = set()
         while group.phases:
             server, recorder = self._start(group.variant.server)
-            driver = GroupDriver(self._parts, self._settings, server, recorder, self._environment, self._done)
+            driver = GroupDriver(self._parts, self._settings, server, recorder, self._environment, self._done, suspects)
             try:
                 driver.measure(group)
                 return
             except ServerDied as death:
-                lost_at_once = lost_at_once + 1 if death.left == group.phases else 0
+                lost_at_once = lost_at_once + 1 if death.suspect is None and death.left == group.phases else 0
+                if death.suspect is not None:
+                    suspects.add(death.suspect)
                 if lost_at_once > 1:
                     fix = "see the server's log; what is finished is kept, the same command resumes"
                     raise ServerError(

@@ -17,7 +17,6 @@ from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch, free_ports
 from model_analyzer.adapters.triton.local import LocalServer
 from model_analyzer.core.variant import ServerInfo, ServerSettings
-from model_analyzer.errors import PHASES_FAILED
 
 pytestmark = pytest.mark.triton
 
@@ -71,11 +70,10 @@ def test_a_server_of_our_own_is_started_again(make_job: Callable[..., Job]) -> N
         wait_for(_first_slice(job))
         (server,) = [p for p in running(run.mark, "--model-control-mode") if p.name() == "tritonserver"]
         server.kill()
-        assert run.end() == PHASES_FAILED, run.stderr
+        assert run.end() == 0, run.stderr
         assert_nothing_left(run.mark, run.shm_before)
-    assert sorted(_statuses(job)) == ["failed", "ok", "ok"]
-    (failed,) = [row for row in job.rows() if row["Status"] == "failed"]
-    assert "the server died in mid-phase: tritonserver was ended by SIGKILL" in failed["Notes"]
+    assert _statuses(job) == ["ok", "ok", "ok"]
+    assert "tritonserver was ended by SIGKILL" in run.stderr
     assert "starting it again" in run.stderr
 
 
@@ -99,10 +97,8 @@ def test_a_remote_server_that_comes_back_is_waited_for(make_job: Callable[..., J
         somebodys.signal(signal.SIGKILL)
         run.wait_for_line("waiting for it to come back")
         somebodys.start()
-        assert run.end() == PHASES_FAILED, run.stderr
-    assert sorted(_statuses(job)) == ["failed", "ok", "ok"]
-    (failed,) = [row for row in job.rows() if row["Status"] == "failed"]
-    assert "the server died in mid-phase" in failed["Notes"]
+        assert run.end() == 0, run.stderr
+    assert _statuses(job) == ["ok", "ok", "ok"]
     assert somebodys.models() == []
 
 

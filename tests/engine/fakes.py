@@ -21,7 +21,7 @@ from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, T
 from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
-from model_analyzer.errors import ExportPathError, InputError, ModelError, ServerError
+from model_analyzer.errors import ExportPathError, InputError, ModelError, ServerError, ServerLostError
 from model_analyzer.ports import Live, LoadBatch
 
 BATCH_NS = 50_000_000
@@ -49,6 +49,7 @@ class FakeServer:
     """A server that dies when it is told to. events: what was asked of it, in order.
 
     unloadable: model -> why its load fails. deadly: models whose load kills it. lost_at_load: how many loads find it dead.
+    lost_while_loading: how many loads it is lost in, and is there again when it is asked.
     """
 
     ours: bool = True
@@ -57,6 +58,7 @@ class FakeServer:
     unloadable: dict[str, str] = field(default_factory=dict)
     deadly: set[str] = field(default_factory=set)
     lost_at_load: int = 0
+    lost_while_loading: int = 0
     start_error: str | None = None
     unload_error: str | None = None
     events: list[str] = field(default_factory=list)
@@ -84,6 +86,9 @@ class FakeServer:
             self.dead = "was ended by SIGKILL"
         if self.dead is not None:
             raise ServerError("tritonserver", self.dead, "see the log")
+        if self.lost_while_loading:
+            self.lost_while_loading -= 1
+            raise ServerLostError(variant.model, "the server was lost while it loaded the model", "see the log")
         if variant.model in self.deadly:
             self.dead = "was ended by SIGSEGV"
             raise ModelError(variant.model, "the server was lost while it loaded the model", "see the log")

@@ -19,7 +19,7 @@ from model_analyzer.adapters.triton.wire_api import (
 )
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo
-from model_analyzer.errors import ModelError, ServerError
+from model_analyzer.errors import ModelError, ServerError, ServerLostError
 
 # Unloading waits for requests in flight and for the backend's processes to end.
 UNLOAD_TIMEOUT_S = 30.0
@@ -108,12 +108,12 @@ class TritonControl:
         Raises ModelError; ExplicitControlOff where the server does not load on request.
         """
         mark = self._log.mark() if self._log else 0
+        deadline = time.monotonic() + timeout_s
         try:
             self._api.load(model, config, timeout_s)
         except Unreachable as error:
-            raise ModelError(
-                model, f"the server was lost while it loaded the model: {error}", self._see_log()
-            ) from error
+            kind = ServerLostError if time.monotonic() < deadline else ModelError
+            raise kind(model, f"the server was lost while it loaded the model: {error}", self._see_log()) from error
         except Refused as error:
             raise self._load_error(model, str(error), mark, config is not None) from error
 

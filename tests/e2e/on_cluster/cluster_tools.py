@@ -143,6 +143,14 @@ class Namespace:
         """Wait for the Job's end; "Complete" or "Failed"."""
         return wait_for(lambda: end_of(self.job_of(release)), f"the Job of {release} to end", timeout, self.explain)
 
+    def completes(self, release: str, timeout: float = 120) -> None:
+        """Wait for the Job's end, which is a good one."""
+        assert self.finished(release, timeout) == "Complete", self.explain()
+
+    def fails(self, release: str, timeout: float = 120) -> None:
+        """Wait for the Job's end, which is a bad one."""
+        assert self.finished(release, timeout) == "Failed", self.explain()
+
     def explain(self) -> str:
         """What a person would look at when something hangs."""
         listed = self.kubectl("get", "jobs,pods,pvc,events", "-o", "wide", check=False)

@@ -86,7 +86,7 @@ def test_the_next_pod_resumes(disrupt: Callable[[Namespace, str], None], namespa
     namespace.install(RELEASE, job=JOB, backoffLimit=0)
     pod = _in_mid_run(namespace)
     disrupt(namespace, pod["metadata"]["name"])
-    assert namespace.finished(RELEASE, timeout=180) == "Complete"
+    namespace.completes(RELEASE, timeout=180)
 
     status = namespace.job_of(RELEASE)["status"]
     assert status["succeeded"] == 1
@@ -104,7 +104,7 @@ def test_a_triton_that_is_killed_is_started_again_and_the_sweep_goes_on(namespac
     namespace.install(RELEASE, job=JOB, backoffLimit=0)
     pod = _in_mid_run(namespace)
     kill_triton(namespace, pod)
-    assert namespace.finished(RELEASE, timeout=180) == "Complete"
+    namespace.completes(RELEASE, timeout=180)
     (after,) = namespace.pods_of(RELEASE)
     assert after["metadata"]["name"] == pod["metadata"]["name"]
     (triton,) = after["status"]["initContainerStatuses"]

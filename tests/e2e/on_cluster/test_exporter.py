@@ -94,7 +94,7 @@ def test_it_is_found_and_only_the_pods_own_gpu_is_shown(
     text = page.read_text()
     expose(namespace, labels, text)
     namespace.install("gpu", job=JOB, dcgm={"discovery": "auto"})
-    assert namespace.finished("gpu") == "Complete"
+    namespace.completes("gpu")
     log = namespace.log_of("gpu")
     assert f"DCGM exporter {namespace.name}/exporter-" in log, log
 
@@ -129,7 +129,7 @@ def test_each_way_that_discovery_can_fail_gives_its_reason(
     namespace.install("forbidden", job=_short(), dcgm={"discovery": "auto"}, rbac={"create": False})
     cases["forbidden"] = (nothing, "may not list pods")
     for release, (_, reason) in cases.items():
-        assert namespace.finished(release, timeout=240) == "Complete"
+        namespace.completes(release, timeout=240)
         assert reason in namespace.log_of(release), namespace.log_of(release)
         (row,) = namespace.results_of(release, tmp_path / release).rows("metrics-model-gpu.csv")
         assert reason in row["Notes"], row

@@ -10,7 +10,7 @@ from cluster_tools import QUICK, Namespace
 def test_a_wrong_spec_fails_the_job_at_once(namespace: Namespace) -> None:
     # jobFile is text: only the pod finds out.
     namespace.install("wrong", jobFile="profile_models: [add_sub]\nbatch_size: [1]\n", backoffLimit=3)
-    assert namespace.finished("wrong") == "Failed"
+    namespace.fails("wrong")
     ended = _only_ended(namespace, "wrong")
     assert ended["exitCode"] == 2
     assert "did you mean 'batch_sizes'?" in ended["message"]
@@ -22,7 +22,7 @@ def test_a_wrong_spec_fails_the_job_at_once(namespace: Namespace) -> None:
 def test_a_full_claim_ends_with_code_6(namespace: Namespace) -> None:
     many = {**QUICK, "profile_models": ["add_sub"], "batch_sizes": list(range(1, 41))}
     namespace.install("full", job=many, results={"storageClassName": "limited", "size": "96Ki"}, backoffLimit=3)
-    assert namespace.finished("full", timeout=180) == "Failed"
+    namespace.fails("full", timeout=180)
     ended = _only_ended(namespace, "full")
     assert ended["exitCode"] == 6
     assert "No space left on device" in ended["message"]
@@ -30,7 +30,7 @@ def test_a_full_claim_ends_with_code_6(namespace: Namespace) -> None:
 
 def test_a_model_that_is_not_there_ends_with_code_4_and_its_row_says_so(namespace: Namespace) -> None:
     namespace.install("absent", job={**QUICK, "profile_models": ["absent", "add_sub"]}, backoffLimit=3)
-    assert namespace.finished("absent") == "Failed"
+    namespace.fails("absent")
     ended = _only_ended(namespace, "absent")
     assert ended["exitCode"] == 4
     assert "1 of 2 phases failed" in ended["message"]

@@ -19,7 +19,7 @@ JOB = {**QUICK, "profile_models": VARIANTS}
 
 def test_three_shards_measure_what_one_pod_does(namespace: Namespace, tmp_path: Path) -> None:
     namespace.install("spread", job=JOB, shards=3)
-    assert namespace.finished("spread", timeout=240) == "Complete"
+    namespace.completes("spread", timeout=240)
     pods = namespace.pods_of("spread")
     assert sorted(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] for pod in pods) == [
         "0",
@@ -31,7 +31,7 @@ def test_three_shards_measure_what_one_pod_does(namespace: Namespace, tmp_path: 
     assert all((part / "metrics-model-inference.csv").exists() for part in parts)
 
     namespace.install("single", job=JOB)
-    assert namespace.finished("single", timeout=240) == "Complete"
+    namespace.completes("single", timeout=240)
     single = namespace.results_of("single", tmp_path / "single")
     assert _identities(spread.rows()) == _identities(single.rows())
     assert len(single.rows()) == 8
@@ -60,7 +60,7 @@ def test_a_triton_elsewhere_is_measured_over_its_service(namespace: Namespace, t
     }
     job = {**QUICK, "profile_models": ["add_sub"], "client_protocol": "grpc"}
     namespace.install("elsewhere", job=job, triton={"enabled": False, "endpoints": endpoints})
-    assert namespace.finished("elsewhere") == "Complete"
+    namespace.completes("elsewhere")
     (pod,) = namespace.pods_of("elsewhere")
     assert [container["name"] for container in pod["spec"]["containers"]] == ["analyzer"]
     assert not pod["spec"].get("initContainers")
