@@ -595,6 +595,7 @@ def test_values_that_the_schema_does_not_know_are_refused_by_name(
         ({"models": {"secretMountPath": "/x"}}, "models.secretMountPath: is given without models.existingSecret; name"),
         ({"results": {"emptyDir": True, "existingClaim": "x"}}, "results.emptyDir: is true, and results.existingClaim"),
         ({"dcgm": {"namespaces": ["a"]}}, "dcgm.namespaces: is given, and dcgm.discovery is off; set"),
+        ({"triton": {"image": {"tag": ""}}}, "triton.image.tag: is empty, as is triton.image.digest; name one of them"),
         ({"metrics": {"port": 8001}}, "metrics.port: is 8001, as is one of triton.ports, and the two share the pod's"),
         (
             {"annotateJob": True, "serviceAccount": {"create": False}},

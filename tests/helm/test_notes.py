@@ -76,6 +76,14 @@ def test_waiting_ends_for_a_failed_job_too(chart: Chart, tmp_path: Path) -> None
         ({"suspend": True}, "It is suspended."),
         ({"ttlSecondsAfterFinished": 0}, "The Job is removed 0 s after its end"),
         ({"job": {"profile_models": ["a"], "export_path": "/x"}}, "these keys of the job have no effect:\nexport_path"),
+        (
+            {
+                "job": {"profile_models": ["a"], "model_repository": "/m", "log_format": "json", "metrics_port": 9},
+                "models": {"existingClaim": "m"},
+                "logFormat": "text",
+            },
+            "these keys of the job have no effect:\nlog_format, model_repository",
+        ),
         ({"job": {"profile_models": ["a"], "triton_server_flags": {}}}, "Use triton.extraArgs and triton.env"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

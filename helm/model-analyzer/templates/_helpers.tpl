@@ -125,6 +125,9 @@ Wrong values: one line each, "where: what; how to mend".
 {{- if hasKey $job "shard_index" -}}
 {{- fail "job.shard_index: is given for all pods; leave it out, each pod gets its own" -}}
 {{- end -}}
+{{- if and $v.triton.enabled (not $v.triton.image.tag) (not $v.triton.image.digest) -}}
+{{- fail "triton.image.tag: is empty, as is triton.image.digest; name one of them" -}}
+{{- end -}}
 {{- if not $v.triton.enabled -}}
 {{- if not (or $v.triton.endpoints.http $v.triton.endpoints.grpc) -}}
 {{- fail "triton.endpoints: is empty, and triton.enabled is false; name the server's http and metrics endpoints, or enable the sidecar" -}}

@@ -120,14 +120,14 @@ def analyzer_of(containers: Sequence[Any]) -> Any:
 
 
 def export_path(arguments: Sequence[str]) -> str | None:
-    """What a command line gives as --export-path."""
-    for flag in _EXPORT_FLAGS:
-        for argument, value in zip(arguments, [*arguments[1:], None], strict=True):
-            if argument == flag and value is not None:
-                return value
-            if argument.startswith(f"{flag}="):
-                return argument.partition("=")[2]
-    return None
+    """What a command line gives as --export-path; the last one wins, as it does for the command."""
+    found = None
+    for argument, value in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument in _EXPORT_FLAGS:
+            found = value
+        elif argument.startswith(tuple(f"{flag}=" for flag in _EXPORT_FLAGS)):
+            found = argument.partition("=")[2]
+    return found
 
 
 def job_state(job: Any) -> str:

@@ -197,6 +197,14 @@ def test_an_uninstalled_release_is_read_from_the_claim_that_it_left(finished: Cl
     assert finished.created[0]["spec"]["containers"][0]["image"] == "python:3.12-slim"
 
 
+def test_the_last_export_path_of_the_job_s_command_line_counts(finished: Cluster, run: Any, tmp_path: Path) -> None:
+    store(finished.files / "last", PLAN[:1])
+    finished.jobs[0]["spec"]["template"]["spec"]["containers"][0]["args"] += ["-e=/results/no", "-e", "/results/last"]
+    ended = run()
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == "1 rows of 3 phases: 1 ok"
+
+
 def test_another_folder_and_claim_may_be_named(finished: Cluster, run: Any, tmp_path: Path) -> None:
     store(finished.files / "other", PLAN[:1])
     finished.claims.append({**claim("spare"), "metadata": {**claim("spare")["metadata"], "labels": {}}})
