@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_WHEELS := nvidia-pytriton==0.7.0 magika==1.0.1
 export PYTHON
 
-.PHONY: help venv demo test e2e check format docs gpu-check bench guard clean
+.PHONY: help venv demo test e2e lint check format docs gpu-check bench guard clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,15 +33,17 @@ test: venv  ## Run every test, the ones on the real Triton and the real Docker e
 
 e2e: venv  ## Install the chart on a real Kubernetes (KUBECONFIG's, else a node of our own) and run every case there
 	scripts/system-deps.sh --cluster
-	$(BIN)/python -m pytest tests/e2e/on_cluster
+	$(BIN)/python -m tests.e2e.cluster run $(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e/on_cluster
 
-check: venv  ## Format, lint, types, import contracts, generated docs, fast tests
+lint: venv  ## Format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
 	$(BIN)/python -m scripts.chart --check
+
+check: lint  ## lint, and the fast tests
 	$(BIN)/python -m pytest -q -m 'not triton and not docker and not kubernetes'
 
 format: venv  ## Format and mend what can be mended

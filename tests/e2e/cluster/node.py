@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ClusterError
@@ -44,6 +46,10 @@ class Node:
 
     def up(self) -> None:
         """Bring it up, or find it up. Raises ClusterError."""
+        with self._alone():
+            self._up()
+
+    def _up(self) -> None:
         if self.answers():
             self._programs = programs()
             return
@@ -71,15 +77,24 @@ class Node:
 
     def load(self, *archives: Path) -> None:
         """Import docker-archives, each only when it changed. Raises ClusterError."""
-        for archive in archives:
-            stamp = self.home / "images" / archive.name
-            if stamp.exists():
-                continue
-            self._ctr("images", "import", str(archive))
-            stamp.parent.mkdir(exist_ok=True)
-            for older in stamp.parent.glob(f"{archive.name.rpartition('-')[0]}-*"):
-                older.unlink()
-            stamp.touch()
+        with self._alone():
+            for archive in archives:
+                stamp = self.home / "images" / archive.name
+                if stamp.exists():
+                    continue
+                self._ctr("images", "import", str(archive))
+                stamp.parent.mkdir(exist_ok=True)
+                for older in stamp.parent.glob(f"{archive.name.rpartition('-')[0]}-*"):
+                    older.unlink()
+                stamp.touch()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time changes the node; whoever comes second finds it done."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def kubectl(self, *arguments: str) -> str:
         """What kubectl prints. Raises ClusterError."""

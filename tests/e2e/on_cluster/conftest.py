@@ -8,17 +8,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import programs as built
+from cluster.__main__ import archives
 from cluster.errors import ClusterError
 from cluster.node import Node
-from cluster_tools import ROOT, Cluster, Images, Namespace
+from cluster_tools import Cluster, Images, Namespace
 
 NUMBERS = itertools.count(1)
 
@@ -38,11 +37,11 @@ def cluster() -> Iterator[Cluster]:
         yield _given()
         return
     node = Node()
-    ours = not node.answers()
+    # `make e2e` has brought it up, and takes it down. (Not so in a worker of xdist: others may still use it.)
+    ours = not node.answers() and "PYTEST_XDIST_WORKER" not in os.environ
     try:
-        archives = _archives()
         node.up()
-        node.load(*archives)
+        node.load(*archives())
     except ClusterError as error:
         pytest.skip(f"no cluster here: {error}")
     images = Images("localhost/model-analyzer:test", "localhost/triton-cpu:test", "Never")
@@ -51,15 +50,6 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if ours and not os.environ.get("KEEP_CLUSTER"):
             node.down()
-
-
-def _archives() -> list[Path]:
-    """Our images, built in a process of its own: it starts a Docker engine, and ends it."""
-    command = [sys.executable, "-m", "tests.images", "all"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
-    if done.returncode != 0:
-        raise ClusterError(done.stderr.strip() or f"{' '.join(command[1:])} ended with {done.returncode}")
-    return [Path(line) for line in done.stdout.splitlines()]
 
 
 def _given() -> Cluster:
