@@ -29,11 +29,11 @@ demo: venv  ## Measure two real models on the embedded Triton; tables go to resu
 
 test: venv  ## Run every test, the ones on the real Triton and the real Docker engine included
 	scripts/system-deps.sh --docker
-	$(BIN)/python -m pytest -m 'not kubernetes'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not kubernetes'
 
 e2e: venv  ## Install the chart on a real Kubernetes (KUBECONFIG's, else a node of our own) and run every case there
 	scripts/system-deps.sh --cluster
-	$(BIN)/python -m tests.e2e.cluster run $(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e/on_cluster
+	$(BIN)/python -m tests.e2e.cluster run $(BIN)/python -m pytest -n 3 --dist loadgroup tests/e2e/on_cluster
 
 lint: venv  ## Format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

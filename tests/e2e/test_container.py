@@ -30,11 +30,11 @@ VERSION = "cpu-standalone"
 
 @pytest.fixture(scope="module")
 def images(engine: Engine) -> Iterator[None]:
-    """Both images in the engine, the CPU Triton by the name that --triton-version asks for."""
+    """Both images and their base in the engine, the CPU Triton by the name that --triton-version asks for."""
     if not engine.address.startswith("unix://"):
         pytest.skip("the engine has no socket to mount")
     # A process of its own: it uses this engine, and does not start a second one.
-    build = [sys.executable, "-m", "tests.images", "analyzer", "triton-cpu"]
+    build = [sys.executable, "-m", "tests.images", "base", "analyzer", "triton-cpu"]
     environment = {**os.environ, "DOCKER_HOST": engine.address}
     built = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800, check=False)
     if built.returncode != 0:

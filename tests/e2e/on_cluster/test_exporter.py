@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cluster_tools import QUICK, Cluster, Namespace, wait_for
 
+# One exporter on the node at a time, where discovery looks in all namespaces.
+pytestmark = pytest.mark.xdist_group("exporter")
 PAGES = Path(__file__).parents[2] / "data" / "dcgm"
 H100, L4 = (PAGES / name for name in ("h100x8_pod_mapped.prom", "l4_gpu-operator_full.prom"))
 # The labels of NVIDIA's chart, and those of the GPU Operator.
