@@ -1,8 +1,8 @@
 """The loop that both protocols share: connections in one epoll, closed and open load, back-off, timeouts, drain.
 
-A connection has one request in flight. Latency runs from just before the first
-byte is sent (open loop: from the scheduled time) to the last byte received.
-http.py and grpc.py say what a request and a reply are.
+A slot has one request in flight, with its latency, its timeout and its back-off. It sends over a connection, which carries one
+slot or several. Latency runs from just before the first byte is sent (open loop: from the scheduled time) to the last byte
+received. http.py and grpc.py say what a request and a reply are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from time import monotonic_ns
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from model_analyzer.loadgen.order import Order, tls_context
 from model_analyzer.loadgen.schedule import send_times_ns
@@ -38,33 +38,50 @@ OPEN_LOOP_CONNECTIONS = 1024
 PROBE_S = 2.0
 # Shapes of replies that are known by their bytes.
 KNOWN = 256
-# A request is in flight from SENDING on. GREETING: the server has yet to say what it takes (HTTP/2). RESTING: backs off.
-# WAITING: sent whole, not a byte of the reply yet.
-CONNECTING, HANDSHAKE, GREETING, FREE, RESTING, SENDING, WAITING, READING = range(8)
+# Of a connection. GREETING: the server has yet to say what it takes (HTTP/2). OPEN: it takes requests.
+CONNECTING, HANDSHAKE, GREETING, OPEN = range(4)
+# Of a slot. RESTING: backs off. JOINING: waits for its connection. BUSY: a request is in flight.
+FREE, RESTING, JOINING, BUSY = range(4)
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Connection:
-    """A socket, its state, and the request in flight on it."""
+class Slot:
+    """A request in flight, or the place for one."""
 
-    __slots__ = ("failures", "sock", "started_ns", "state", "unsent", "watched")
+    __slots__ = ("conn", "failures", "started_ns", "state")
+
+    def __init__(self) -> None:
+        # The Connection that it sends over; None while it has none.
+        self.conn: Any = None
+        self.state = FREE
+        self.started_ns = 0
+        self.failures = 0
+
+
+S = TypeVar("S", bound=Slot)
+
+
+class Connection(Generic[S]):
+    """A socket, and the slots that send over it. It ends with the socket, or with the last slot that leaves it."""
+
+    __slots__ = ("slots", "sock", "started_ns", "state", "unsent", "watched")
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
-        self.state = FREE
+        self.state = CONNECTING
         self.started_ns = 0
+        self.slots: list[S] = []
         # What the socket did not take yet.
         self.unsent: deque[memoryview] = deque()
         # Whether epoll tells when it takes more.
         self.watched = False
-        self.failures = 0
 
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C", bound=Connection[Any])
 
 
-class Driver(ABC, Generic[C]):
+class Driver(ABC, Generic[C, S]):
     """One order."""
 
     def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
@@ -75,15 +92,23 @@ class Driver(ABC, Generic[C]):
         self._view = memoryview(self._buffer)
         self._inflight = 0
         self._stopped_ns: int | None = None
-        self._resume: list[tuple[int, int, C]] = []
+        self._resume: list[tuple[int, int, S]] = []
         self._tls = tls_context(order.tls) if order.tls else None
         self._address = _address(order.host, order.port)
         self._open_loop = order.kind == "request_rate"
-        self._free: deque[C] = deque()
+        self._free: deque[S] = deque()
         self._waiting: deque[int] = deque()
-        self._connections: list[C] = []
+        self._slots: list[S] = []
+        self._connections: set[C] = set()
+        # Slots that share a connection at most; the last connection that was begun: others may join it until it is open.
+        self._shared_by = 1
+        self._latest: C | None = None
 
     # -- the protocol's part -------------------------------------------------------------------
+
+    @abstractmethod
+    def _new_slot(self) -> S:
+        """A slot without a connection."""
 
     @abstractmethod
     def _new_connection(self) -> C:
@@ -94,7 +119,7 @@ class Driver(ABC, Generic[C]):
         """The socket is connected, and secure where it is to be."""
 
     @abstractmethod
-    def _send(self, conn: C, started_ns: int) -> None:
+    def _send(self, slot: S, started_ns: int) -> None:
         """Send the next request; its latency counts from `started_ns`."""
 
     @abstractmethod
@@ -105,8 +130,9 @@ class Driver(ABC, Generic[C]):
     def _received(self, conn: C, size: int, now: int) -> None:
         """So many bytes lie in the buffer; 0: the server closed."""
 
-    def _forget(self, conn: C) -> None:
-        """The socket is gone: drop what was known of it."""
+    @abstractmethod
+    def _give_up(self, slot: S, message: str, before_ns: int) -> None:
+        """The request in flight, begun before `before_ns`, has had its time: it failed."""
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -136,7 +162,7 @@ class Driver(ABC, Generic[C]):
             times = send_times_ns(self._order.value, self._order.distribution, self._order.seed)
             return (start_ns + time for time in times)
         for _ in range(int(self._order.value)):
-            self._add_connection()
+            self._add_slot()
         return iter(())
 
     def _finished(self, now: int) -> bool:
@@ -165,7 +191,7 @@ class Driver(ABC, Generic[C]):
             return
         sock = conn.sock
         assert sock is not None
-        if conn.state >= WAITING and not conn.watched:
+        if conn.state >= OPEN and not conn.watched:
             self._read(conn, sock)
         elif conn.state == CONNECTING:
             self._connected(conn, sock)
@@ -185,10 +211,42 @@ class Driver(ABC, Generic[C]):
 
     # -- connections ---------------------------------------------------------------------------
 
-    def _add_connection(self) -> None:
-        conn = self._new_connection()
-        self._connections.append(conn)
-        self._connect(conn)
+    def _add_slot(self) -> None:
+        slot = self._new_slot()
+        self._slots.append(slot)
+        self._join(slot)
+
+    def _join(self, slot: S) -> None:
+        """Wait for a connection: the one that is in the making, where it has room, or a new one."""
+        conn, begun = self._latest, True
+        if conn is None or conn.state >= OPEN or conn.sock is None or len(conn.slots) >= self._shared_by:
+            conn, begun = self._new_connection(), False
+            self._latest = conn
+            self._connections.add(conn)
+        conn.slots.append(slot)
+        slot.conn, slot.state = conn, JOINING
+        if not begun:
+            self._connect(conn)
+
+    def _leave(self, slot: S) -> None:
+        """The slot and its connection part. The connection ends with the last one."""
+        conn, slot.conn = slot.conn, None
+        conn.slots.remove(slot)
+        if not conn.slots:
+            self._close(conn)
+
+    def _move(self, slot: S) -> None:
+        """The slot goes on over another connection."""
+        self._leave(slot)
+        slot.state = FREE
+        if self._stopped_ns is None:
+            self._join(slot)
+
+    def _drop(self, slot: S) -> None:
+        """A free slot whose connection is gone. Open loop: another one is made when a request needs it."""
+        self._slots.remove(slot)
+        if slot in self._free:
+            self._free.remove(slot)
 
     def _connect(self, conn: C) -> None:
         family, kind, proto, _, address = self._address
@@ -200,12 +258,12 @@ class Driver(ABC, Generic[C]):
         self._epoll.register(sock.fileno(), OUT)
         code = sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
-            self._fail(conn, _connect_failure(code))
+            self._lose(conn, _connect_failure(code))
 
     def _connected(self, conn: C, sock: socket.socket) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._fail(conn, _connect_failure(code))
+            self._lose(conn, _connect_failure(code))
         elif self._tls is None:
             self._ready(conn, sock)
         else:
@@ -218,7 +276,7 @@ class Driver(ABC, Generic[C]):
         except OSError as error:  # the peer is gone again; the descriptor with it
             self._by_fd.pop(fd, None)
             conn.sock = None
-            self._fail(conn, f"TLS handshake failed: {reason(error)}")
+            self._lose(conn, f"TLS handshake failed: {reason(error)}")
             return
         conn.sock, conn.state = secure, HANDSHAKE
         self._shake_hands(conn, secure)
@@ -231,7 +289,7 @@ class Driver(ABC, Generic[C]):
         except ssl.SSLWantWriteError:
             self._epoll.modify(sock.fileno(), OUT)
         except OSError as error:  # ssl.SSLError is one
-            self._fail(conn, f"TLS handshake failed: {reason(error)}")
+            self._lose(conn, f"TLS handshake failed: {reason(error)}")
         else:
             self._ready(conn, sock)
 
@@ -239,15 +297,19 @@ class Driver(ABC, Generic[C]):
         self._epoll.modify(sock.fileno(), IN)
         self._opened(conn)
 
-    def _renew(self, conn: C) -> None:
-        """The connection ends with what it has done."""
-        self._close(conn)
-        conn.state = FREE
-        if self._stopped_ns is None:
-            self._connect(conn)
+    def _use(self, conn: C) -> None:
+        """The connection is open: its slots begin."""
+        conn.state = OPEN
+        for slot in tuple(conn.slots):
+            if slot.conn is conn:
+                self._arrived(slot, monotonic_ns())
+
+    def _arrived(self, slot: S, now: int) -> None:
+        """The connection that the slot waited for is open."""
+        self._send_next(slot, now)
 
     def _close(self, conn: C) -> None:
-        """Free the socket. Whoever calls says what becomes of the connection."""
+        """Free the socket. Whoever calls says what becomes of the slots."""
         if conn.sock is not None:
             fd = conn.sock.fileno()
             self._by_fd.pop(fd, None)
@@ -256,61 +318,59 @@ class Driver(ABC, Generic[C]):
             conn.sock = None
         conn.watched = False
         conn.unsent.clear()
-        self._forget(conn)
+        self._connections.discard(conn)
 
     def _close_all(self) -> None:
-        for conn in self._connections:
+        for conn in tuple(self._connections):
             self._close(conn)
         self._epoll.close()
 
     # -- sending -------------------------------------------------------------------------------
 
-    def _send_next(self, conn: C, now: int) -> None:
-        """The connection is free: send, or wait for the next due time."""
+    def _send_next(self, slot: S, now: int) -> None:
+        """The slot has a connection and nothing in flight: send, or wait for the next due time."""
         if self._stopped_ns is not None:
-            conn.state = FREE
+            slot.state = FREE
         elif not self._open_loop:
-            self._send(conn, now)
+            self._send(slot, now)
         elif self._waiting:
-            self._send_late(conn, self._waiting.popleft(), now)
+            self._send_late(slot, self._waiting.popleft(), now)
         else:
-            conn.state = FREE
-            self._free.append(conn)
+            slot.state = FREE
+            self._free.append(slot)
 
     def _send_due(self, schedule: Iterator[int], due: int, now: int) -> int:
-        """Open loop: send what is due; a request waits for a connection where none is free, and its wait counts."""
+        """Open loop: send what is due; a request waits for a slot where none is free, and its wait counts."""
         while due <= now and self._stopped_ns is None:
             if self._free:
                 self._send_late(self._free.popleft(), due, now)
             else:
                 self._waiting.append(due)
                 # While one backs off the server is in trouble: more connections would not help it.
-                if not self._resume and len(self._connections) < OPEN_LOOP_CONNECTIONS:
-                    self._add_connection()
+                if not self._resume and len(self._slots) < OPEN_LOOP_CONNECTIONS:
+                    self._add_slot()
             due = next(schedule)
         return due
 
-    def _send_late(self, conn: C, due: int, now: int) -> None:
+    def _send_late(self, slot: S, due: int, now: int) -> None:
         if now - due > self._tally.send_lag_ns:
             self._tally.send_lag_ns = now - due
-        self._send(conn, due)
+        self._send(slot, due)
 
-    def _put(self, conn: C, data: bytes | memoryview) -> None:
-        """Send a request that is one piece; the rest of it when the socket takes more."""
+    def _put(self, conn: C, data: bytes | memoryview) -> bool:
+        """Send one piece; whether the socket took it whole. The rest of it goes when the socket takes more."""
         try:
             sent = conn.sock.send(data)  # type: ignore[union-attr]
         except BLOCKED:
             sent = 0
         except OSError as error:
-            conn.state = SENDING
-            self._fail(conn, reason(error))
-            return
+            self._lose(conn, reason(error))
+            return False
         if sent == len(data):
-            conn.state = WAITING
-            return
-        conn.state = SENDING
+            return True
         conn.unsent.append(memoryview(data)[sent:])
         self._watch(conn, room=True)
+        return False
 
     def _watch(self, conn: C, room: bool) -> None:
         """Be told when the socket takes more, or no longer."""
@@ -326,7 +386,7 @@ class Driver(ABC, Generic[C]):
         except BLOCKED:
             return
         except OSError as error:
-            self._broken(conn, reason(error))
+            self._lose(conn, reason(error))
             return
         while sent:
             piece = unsent.popleft()
@@ -345,63 +405,60 @@ class Driver(ABC, Generic[C]):
         except BLOCKED:
             return
         except OSError as error:
-            self._broken(conn, reason(error))
+            self._lose(conn, reason(error))
             return
         self._received(conn, size, monotonic_ns())
 
-    def _broken(self, conn: C, reason: str) -> None:
-        """The connection broke, or said something nobody had asked for. That costs a request only where one is in flight."""
-        if conn.state >= SENDING or conn.state == GREETING:
-            self._fail(conn, reason)
-            return
-        self._close(conn)
-        if conn in self._free:
-            # Open loop: another one is made when a request needs it.
-            self._free.remove(conn)
-            self._connections.remove(conn)
-
-    def _succeeded(self, conn: C, now: int) -> None:
+    def _succeeded(self, slot: S, now: int) -> None:
         self._tally.done.append(now)
-        self._tally.latency.append(now - conn.started_ns)
+        self._tally.latency.append(now - slot.started_ns)
         self._inflight -= 1
-        conn.failures = 0
+        slot.failures = 0
 
     # -- failures ------------------------------------------------------------------------------
 
-    def _refused(self, conn: C, problem: str, close: bool) -> None:
-        """A whole reply that is none."""
+    def _refused(self, slot: S, problem: str, leave: bool) -> None:
+        """The request failed. leave: its connection is of no more use to it."""
         self._tally.failed(problem)
         self._inflight -= 1
-        self._rest(conn, close)
+        if leave:
+            self._leave(slot)
+        self._rest(slot)
 
-    def _fail(self, conn: C, message: str) -> None:
-        self._tally.failed(message)
-        if conn.state >= SENDING:
-            self._inflight -= 1
-        self._rest(conn, close=True)
+    def _lose(self, conn: C, message: str) -> None:
+        """The connection broke, or said something nobody had asked for. That costs each slot that waits for it its request."""
+        slots, conn.slots = conn.slots, []
+        self._close(conn)
+        for slot in slots:
+            slot.conn = None
+            if slot.state >= JOINING:
+                self._tally.failed(message)
+                if slot.state == BUSY:
+                    self._inflight -= 1
+                self._rest(slot)
+            elif slot.state == FREE:
+                self._drop(slot)
 
-    def _rest(self, conn: C, close: bool) -> None:
+    def _rest(self, slot: S) -> None:
         """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
-        if close:
-            self._close(conn)
-        conn.failures += 1
-        conn.state = RESTING
+        slot.failures += 1
+        slot.state = RESTING
         now = monotonic_ns()
-        if self._open_loop and not close:
+        if self._open_loop and slot.conn is not None:
             # The schedule is the limit already.
-            self._send_next(conn, now)
+            self._send_next(slot, now)
             return
-        pause = min(BACKOFF_FIRST_NS << min(conn.failures - 1, 10), BACKOFF_LAST_NS)
-        heapq.heappush(self._resume, (now + pause, id(conn), conn))
+        pause = min(BACKOFF_FIRST_NS << min(slot.failures - 1, 10), BACKOFF_LAST_NS)
+        heapq.heappush(self._resume, (now + pause, id(slot), slot))
 
     def _tick(self, now: int) -> None:
         """Wake those that backed off; now and then look for timeouts and report."""
         while self._resume and self._resume[0][0] <= now:
-            conn = heapq.heappop(self._resume)[2]
-            if conn.sock is not None:
-                self._send_next(conn, now)
+            slot = heapq.heappop(self._resume)[2]
+            if slot.conn is not None:
+                self._send_next(slot, now)
             elif self._stopped_ns is None:
-                self._connect(conn)
+                self._join(slot)
         if now < self._tally.next_report_ns:
             return
         self._time_out(now - self._order.timeout_ns)
@@ -410,9 +467,12 @@ class Driver(ABC, Generic[C]):
     def _time_out(self, before_ns: int) -> None:
         """Give up what began before."""
         within = f"within {self._order.timeout_ns / 1e9:g} s"
-        for conn in self._connections:
-            if conn.state not in (FREE, RESTING) and conn.started_ns < before_ns:
-                self._fail(conn, f"timeout: no {'reply' if conn.state >= SENDING else 'connection'} {within}")
+        for conn in tuple(self._connections):
+            if conn.state < OPEN and conn.started_ns < before_ns:
+                self._lose(conn, f"timeout: no connection {within}")
+        for slot in tuple(self._slots):
+            if slot.state == BUSY and slot.started_ns < before_ns:
+                self._give_up(slot, f"timeout: no reply {within}", before_ns)
         while self._waiting and self._waiting[0] < before_ns:
             self._waiting.popleft()
             self._tally.failed(f"timeout: no free connection {within}")

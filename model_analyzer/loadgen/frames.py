@@ -23,7 +23,7 @@ ERRORS = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
     "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
 )  # fmt: skip
-REFUSED_STREAM = 7
+REFUSED_STREAM, CANCEL = 7, 8
 
 # kind, flags, stream, payload, bytes that flow control counts. Of DATA each piece is a frame; the last one has the flags,
 # the first one has the bytes.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from itertools import cycle
-from time import monotonic_ns
 
-from model_analyzer.loadgen.driver import KNOWN, READING, SENDING, WAITING, Connection, Driver
+from model_analyzer.loadgen.driver import BUSY, KNOWN, OPEN, Connection, Driver, Slot
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Head, Malformed, Reply, problem_of
 from model_analyzer.loadgen.tally import Tally
 
+# Of an open connection. WAITING: the request is sent whole, there is not a byte of the reply yet.
+SENDING, WAITING, READING = range(OPEN + 1, OPEN + 4)
 
-class HttpConnection(Connection):
-    """A keep-alive connection, and the reply that is coming in on it."""
+
+class HttpConnection(Connection[Slot]):
+    """A keep-alive connection of one slot, and the reply that is coming in on it."""
 
     __slots__ = ("reply",)
 
@@ -22,7 +24,7 @@ class HttpConnection(Connection):
         self.reply: Reply | None = None
 
 
-class HttpDriver(Driver[HttpConnection]):
+class HttpDriver(Driver[HttpConnection, Slot]):
     """One order over HTTP/1.1."""
 
     def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
@@ -31,19 +33,23 @@ class HttpDriver(Driver[HttpConnection]):
         # Length of a whole reply -> the bytes it must begin with to be one that was found good before.
         self._known: dict[int, bytes] = {}
 
+    def _new_slot(self) -> Slot:
+        return Slot()
+
     def _new_connection(self) -> HttpConnection:
         return HttpConnection()
 
     def _opened(self, conn: HttpConnection) -> None:
-        self._send_next(conn, monotonic_ns())
+        self._use(conn)
 
-    def _forget(self, conn: HttpConnection) -> None:
-        conn.reply = None
-
-    def _send(self, conn: HttpConnection, started_ns: int) -> None:
-        conn.started_ns = started_ns
+    def _send(self, slot: Slot, started_ns: int) -> None:
+        slot.started_ns, slot.state = started_ns, BUSY
         self._inflight += 1
-        self._put(conn, next(self._wires))
+        conn = slot.conn
+        conn.state = WAITING if self._put(conn, next(self._wires)) else SENDING
+
+    def _give_up(self, slot: Slot, message: str, before_ns: int) -> None:  # noqa: ARG002 -- what HTTP/1.1 has no use for
+        self._lose(slot.conn, message)
 
     def _all_sent(self, conn: HttpConnection) -> None:
         # A server may answer before it has the whole request.
@@ -51,12 +57,13 @@ class HttpDriver(Driver[HttpConnection]):
         self._watch(conn, room=False)
 
     def _received(self, conn: HttpConnection, size: int, now: int) -> None:
+        slot = conn.slots[0]
         known = self._known.get(size)
-        if known is not None and conn.state == WAITING and self._buffer.startswith(known):
-            self._succeeded(conn, now)
-            self._send_next(conn, now)
-        elif conn.state < SENDING:
-            self._broken(conn, "")
+        if slot.state != BUSY:
+            self._lose(conn, "")
+        elif known is not None and conn.state == WAITING and self._buffer.startswith(known):
+            self._succeeded(slot, now)
+            self._send_next(slot, now)
         else:
             self._feed(conn, self._view[:size], now)
 
@@ -68,27 +75,28 @@ class HttpDriver(Driver[HttpConnection]):
         try:
             whole = reply.feed(data) if data else reply.end()
         except Malformed as error:
-            self._fail(conn, f"malformed reply: {error}")
+            self._lose(conn, f"malformed reply: {error}")
             return
         if whole and reply.head is not None:
             self._replied(conn, reply.head, reply, now)
         elif not data:
-            self._fail(conn, "connection closed in mid-reply" if reply.head else "connection closed without a reply")
+            self._lose(conn, "connection closed in mid-reply" if reply.head else "connection closed without a reply")
 
     def _replied(self, conn: HttpConnection, head: Head, reply: Reply, now: int) -> None:
         """A whole reply: judge it, count it, send the next request."""
         problem = "malformed reply: bytes after its end" if reply.extra else problem_of(head, reply.body)
         close = head.close or reply.extra or conn.state == SENDING
         conn.reply = None
+        slot = conn.slots[0]
         if problem is not None:
-            self._refused(conn, problem, close)
+            self._refused(slot, problem, close)
             return
-        self._succeeded(conn, now)
+        self._succeeded(slot, now)
         if close:
-            self._renew(conn)
+            self._move(slot)
             return
         self._remember(head, reply)
-        self._send_next(conn, now)
+        self._send_next(slot, now)
 
     def _remember(self, head: Head, reply: Reply) -> None:
         """Replies of a shape begin alike, the JSON part included: another that does is as good as this one."""

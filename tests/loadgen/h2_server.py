@@ -106,8 +106,12 @@ class H2Peer:
         self.peer, self._greets, self._credits = peer, greet, credits
         self.told = dict(ours)
         self._buffer = bytearray()
-        # What the client may send.
-        self.window, self.stream_window = DEFAULT_WINDOW, 0
+        # What the client may send; by stream, for those whose requests are not whole yet.
+        self.window, self.stream_windows = DEFAULT_WINDOW, dict[int, int]()
+        # Streams that have no answer yet, and the most there were at once; those that the client gave up; parts of requests.
+        self.open, self.most = set[int](), 0
+        self.cancelled: dict[int, int] = {}
+        self._parts: dict[int, bytes] = {}
         # What it told us, and what it has credited us, the stream in flight included.
         self.theirs: dict[int, int] = {}
         self.credited, self.stream_credited = DEFAULT_WINDOW, 0
@@ -118,6 +122,11 @@ class H2Peer:
         if greet:
             peer.send(settings(*ours))
 
+    @property
+    def stream_window(self) -> int:
+        """Of the last stream that was opened."""
+        return self.stream_windows[self.stream]
+
     def send(self, *parts: bytes) -> None:
         self.peer.send(*parts)
 
@@ -125,7 +134,8 @@ class H2Peer:
         """Change settings. Only when the client cannot have used the old ones meanwhile."""
         before = self._limit(INITIAL_WINDOW_SIZE)
         self.told.update(values)
-        self.stream_window += self._limit(INITIAL_WINDOW_SIZE) - before
+        for stream in self.stream_windows:
+            self.stream_windows[stream] += self._limit(INITIAL_WINDOW_SIZE) - before
         self.send(settings(*values))
 
     def _limit(self, name: int) -> int:
@@ -150,17 +160,22 @@ class H2Peer:
             assert stream % 2 == 1
             assert stream > self.stream
             assert self._limit(MAX_CONCURRENT_STREAMS) > 0
-            self.stream, self.stream_window = stream, self._limit(INITIAL_WINDOW_SIZE)
+            self.stream, self.stream_windows[stream] = stream, self._limit(INITIAL_WINDOW_SIZE)
+            self.open.add(stream)
+            self.most = max(self.most, len(self.open))
             self.stream_credited = self.theirs[INITIAL_WINDOW_SIZE]
         elif kind == DATA:
             self.window -= len(payload)
-            self.stream_window -= len(payload)
+            self.stream_windows[stream] -= len(payload)
             assert self.window >= 0, "the connection's window is overrun"
-            assert self.stream_window >= 0, "the stream's window is overrun"
+            assert self.stream_windows[stream] >= 0, "the stream's window is overrun"
             assert len(payload) <= self._limit(MAX_FRAME_SIZE)
             self.data_frames.append(len(payload))
             if self._credits and payload:
                 self.give(len(payload), stream if not flags & END_STREAM else None)
+        elif kind == RST_STREAM:
+            self.open.discard(stream)
+            self.cancelled[stream] = int.from_bytes(payload, "big")
         elif kind == SETTINGS and flags & ACK:
             self.acks += 1
         elif kind == SETTINGS:
@@ -179,21 +194,48 @@ class H2Peer:
         self.window += increment
         self.send(credit(increment))
         if stream:
-            self.stream_window += increment
+            self.stream_windows[stream] += increment
             self.send(credit(increment, stream))
 
     def request(self) -> int | None:
         """Read a whole request; its stream, None when the client has closed. Its message goes to the server's bodies."""
-        body = b""
         while (found := self.frame()) is not None:
-            kind, flags, stream, payload = found
-            if kind == DATA:
-                body += payload
-                if flags & END_STREAM:
-                    assert len(body) == 5 + struct.unpack(">xI", body[:5])[0]
-                    self.peer.note(body[5:])
-                    return stream
+            if self._ends_request(*found):
+                return found[2]
         return None
+
+    def _ends_request(self, kind: int, flags: int, stream: int, payload: bytes) -> bool:
+        if kind != DATA:
+            return False
+        body = self._parts[stream] = self._parts.get(stream, b"") + payload
+        if not flags & END_STREAM:
+            return False
+        del self._parts[stream], self.stream_windows[stream]
+        assert len(body) == 5 + struct.unpack(">xI", body[:5])[0]
+        self.peer.note(body[5:])
+        return True
+
+    def arrived(self) -> list[int]:
+        """The requests that the client has sent before it answers a PING, one at least; none when it has closed."""
+        first = self.request()
+        streams = [] if first is None else [first]
+        self.send(frame(PING, 0, 0, b"what now"))
+        while (found := self.frame()) is not None and not (found[0] == PING and found[1] & ACK):
+            if self._ends_request(*found):
+                streams.append(found[2])
+        return streams
+
+    def requests(self, count: int) -> list[int]:
+        """Read so many whole requests; fewer when the client has closed."""
+        streams: list[int] = []
+        while len(streams) < count and (stream := self.request()) is not None:
+            streams.append(stream)
+        return streams
+
+    def answer(self, *streams: int) -> None:
+        """Answer these in one piece."""
+        self.open.difference_update(streams)
+        self.send(b"".join(map(triton, streams)))
 
     def send_large(self, stream: int, content: bytes, piece: int) -> None:
         """A good reply in DATA frames of so many bytes, never more than the client has made room for."""
@@ -227,6 +269,7 @@ class H2Peer:
     def serve(self, answer: Callable[[int], bytes] = good) -> None:
         """Answer each request."""
         while (stream := self.request()) is not None:
+            self.open.discard(stream)
             self.send(answer(stream))
 
     def _exactly(self, size: int) -> bytes | None:

@@ -51,7 +51,8 @@ def test_replies_are_counted_requests_rotated_and_cpu_told(generator: ProcessLoa
     assert 0 < cpu[0] < cpu[-1]
 
 
-def test_so_many_requests_are_in_flight_as_asked(generator: ProcessLoadGenerator) -> None:
+@pytest.mark.parametrize("asked", [5, 14])
+def test_so_many_requests_are_in_flight_as_asked(generator: ProcessLoadGenerator, asked: int) -> None:
     inside, most, lock = [0], [0], threading.Lock()
 
     def answer(request: bytes, context: Any) -> bytes:
@@ -64,9 +65,9 @@ def test_so_many_requests_are_in_flight_as_asked(generator: ProcessLoadGenerator
         return GOOD
 
     with InferenceServer(answer, workers=16) as server:
-        seen = server.load(generator, load=Load("concurrency", 5), successes=40)
-    assert most[0] == 5
-    assert max(report["inflight"] for report in seen.reports) == 5
+        seen = server.load(generator, load=Load("concurrency", asked), successes=8 * asked)
+    assert most[0] == asked
+    assert max(report["inflight"] for report in seen.reports) == asked
 
 
 def test_an_error_status_is_a_failure_with_its_text_and_never_timed(generator: ProcessLoadGenerator) -> None:
@@ -220,8 +221,10 @@ def test_connections_that_a_server_retires_cost_no_request(generator: ProcessLoa
     retiring = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 2000))
     with InferenceServer(options=retiring) as server:
         seen = server.load(generator, load=Load("concurrency", 4), successes=100, reports=20)
+        many = server.load(generator, load=Load("concurrency", 32), successes=100, reports=20)
         paced = server.load(generator, load=Load("request_rate", 100.0), successes=50, reports=20)
     assert not seen.failures
+    assert not many.failures
     assert not paced.failures
 
 
@@ -246,7 +249,7 @@ def test_a_real_triton_counts_as_many_as_both_drivers_do(embedded_server: Any, g
     try:
         for protocol in address:
             requests = TritonEncoder().encode(model, 2, source, protocol, address[protocol])
-            for asked in (Load("concurrency", 4), Load("request_rate", 100.0)):
+            for asked in (Load("concurrency", 4), Load("concurrency", 64), Load("request_rate", 100.0)):
                 before = _inferences(embedded_server)
                 count = failed = 0
                 with generator.run(LoadOrder(address[protocol], asked, requests, 10.0)) as batches:
@@ -262,6 +265,46 @@ def test_a_real_triton_counts_as_many_as_both_drivers_do(embedded_server: Any, g
                 assert count <= served // 2
     finally:
         embedded_server.server.unload(DYNAMIC)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_server_of_few_streams_a_connection_gets_more_connections(generator: ProcessLoadGenerator, most: int) -> None:
+    inside, top, lock = [0], [0], threading.Lock()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        with lock:
+            inside[0] += 1
+            top[0] = max(top[0], inside[0])
+        time.sleep(0.01)
+        with lock:
+            inside[0] -= 1
+        return GOOD
+
+    with InferenceServer(answer, workers=16, options=(("grpc.max_concurrent_streams", most),)) as server:
+        seen = server.load(generator, load=Load("concurrency", 16), successes=300)
+    assert not seen.failures
+    assert top[0] == 16
+
+
+def test_a_timeout_among_many_is_told_to_the_server_and_costs_no_other_request(generator: ProcessLoadGenerator) -> None:
+    lock, count, cancelled = threading.Lock(), [0], threading.Event()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        with lock:
+            count[0] += 1
+            stuck = count[0] == 5
+        if stuck:
+            context.add_callback(cancelled.set)
+            cancelled.wait(5)
+        else:
+            time.sleep(0.002)
+        return GOOD
+
+    with InferenceServer(answer, workers=16) as server:
+        seen = server.load(generator, load=Load("concurrency", 8), timeout_s=0.3, successes=500, failures=1)
+        assert cancelled.is_set()
+        assert len(seen.done_ns) <= len(server.requests) - 1
+    assert seen.failures == {"timeout: no reply within 0.3 s": 1}
 
 
 @pytest.mark.triton

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
 import time
 from collections.abc import Callable
 
@@ -720,26 +719,6 @@ def test_a_server_that_dies_and_returns_is_used_again() -> None:
     finally:
         for server in servers:
             server.close()
-
-
-def test_64_connections_take_turns() -> None:
-    everyone = threading.Barrier(64)  # of requests: no reply before each connection has its own
-
-    def answer(stream: int) -> bytes:
-        everyone.wait(20)
-        return good(stream)
-
-    def script(peer: Peer) -> None:
-        try:
-            H2Peer(peer).serve(answer)
-        except threading.BrokenBarrierError:
-            return
-
-    with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=64), enough(64 * 10), at_most_s=20)
-        everyone.abort()
-    assert not seen.failures
-    assert max(server.served.values()) - min(server.served.values()) <= 1
 
 
 @pytest.mark.parametrize("distribution", ["constant", "poisson"])

@@ -31,31 +31,31 @@ from model_analyzer.loadgen.grpc_reply import message_problem
 from model_analyzer.loadgen.header_blocks import HeaderBlocks, request_block
 from model_analyzer.loadgen.known_replies import KnownReplies
 from model_analyzer.loadgen.reply import KEEP, Malformed
-from model_analyzer.loadgen.session import FIRST_STREAM, INITIAL_WINDOW_SIZE, Outcome, Request, Session
+from model_analyzer.loadgen.session import FIRST_STREAM, INITIAL_WINDOW_SIZE, Outcome, Request, Session, Stream
 
 BLOCK = request_block("host:8001", secure=False)
 REQUEST = Request(BLOCK, memoryview(message(b"request")))
 STREAM = FIRST_STREAM
 
 
-def waiting() -> Session:
-    """A session with a request in flight."""
-    session = Session(HeaderBlocks())
+def waiting(requests: int = 1) -> Session[Stream]:
+    """A session with requests in flight."""
+    session: Session[Stream] = Session(HeaderBlocks())
     session.feed(memoryview(settings()))
     session.more()
-    assert session.begin(REQUEST) is not None
+    for _ in range(requests):
+        assert session.begin(REQUEST, Stream()) is not None
     return session
 
 
-def verdict(pieces: list[bytes], session: Session | None = None) -> tuple[object, ...]:
+def verdict(pieces: list[bytes], session: Session[Stream] | None = None) -> tuple[object, ...]:
     """What becomes of the request when these bytes come in: its outcomes, what is answered; or "malformed"."""
     session = waiting() if session is None else session
     outcomes: list[Outcome] = []
     answered = b""
     try:
         for piece in pieces:
-            outcome = session.feed(memoryview(piece))
-            outcomes += [outcome] if outcome else []
+            outcomes += [outcome for _, outcome in session.feed(memoryview(piece))]
             answered += b"".join(session.more())
     except Malformed:
         return ("malformed",)
@@ -112,7 +112,7 @@ def test_garbage_is_never_a_success_and_raises_nothing_else(garbage: bytes, plac
 
 @given(st.binary(min_size=9, max_size=100))
 def test_garbage_for_a_greeting_is_malformed_at_once(garbage: bytes) -> None:
-    session = Session(HeaderBlocks())
+    session: Session[Stream] = Session(HeaderBlocks())
     if garbage[3:9] == b"\x04\x00\x00\x00\x00\x00":
         return
     with pytest.raises(Malformed):
@@ -174,13 +174,15 @@ def known(*whole: bytes) -> KnownReplies:
 def test_a_reply_that_was_learned_is_known_on_any_stream_with_any_tensors(form: object) -> None:
     session = waiting()
     session.feed(memoryview(form(STREAM)))  # type: ignore[operator]
-    session.begin(REQUEST)
+    stream = Stream()
+    session.begin(REQUEST, stream)
     before = session.window
-    other = form(session.stream, MESSAGE[:-16] + bytes(range(100, 116)))  # type: ignore[operator]
-    assert known(form(STREAM)).match(bytearray(other + b"old bytes"), len(other), session)  # type: ignore[operator]
+    other = form(stream.number, MESSAGE[:-16] + bytes(range(100, 116)))  # type: ignore[operator]
+    taken = known(form(STREAM)).take(bytearray(other + b"old bytes"), len(other), session)  # type: ignore[operator]
+    assert taken == ([stream], len(other))
     assert session.window - before == (100 if form is triton else 0)
     assert session.received == 2 * len(message())
-    assert not session.in_flight
+    assert not session.streams
 
 
 LEARNED = [good(STREAM), triton(STREAM), triton(STREAM, MESSAGE[:-18])]
@@ -193,24 +195,110 @@ def test_what_is_taken_for_a_known_reply_is_a_good_one(whole: bytes, changes: li
     for at, value in changes:
         changed[at % len(changed)] = value
     quick, slow = waiting(), waiting()
-    if known(*LEARNED).match(changed, len(changed), quick):
-        assert slow.feed(memoryview(bytes(changed))) == Outcome(None)
-        assert (quick.window, quick.received, quick.in_flight) == (slow.window, slow.received, slow.in_flight)
+    ended, at = known(*LEARNED).take(changed, len(changed), quick)
+    outcomes = slow.feed(memoryview(bytes(changed[:at])))
+    assert [outcome for _, outcome in outcomes] == [Outcome(None)] * len(ended)
+    assert not slow.inside
+    assert (quick.window, quick.received, len(quick.streams)) == (slow.window, slow.received, len(slow.streams))
 
 
 @pytest.mark.parametrize(
     "whole",
     [
         headers(STREAM) + data(STREAM, message()[:5]) + data(STREAM, message()[5:]) + good(STREAM)[-25:],
-        frame(h2.PING, 0, 0, bytes(8)) + good(STREAM),
-        good(STREAM) + credit(1) + credit(1),
+        headers(STREAM) + frame(h2.PING, 0, 0, bytes(8)) + good(STREAM)[-60:],
         good(STREAM + 2),
         good(STREAM)[:-1],
         b"",
     ],
 )
 def test_replies_of_other_forms_are_not_learned(whole: bytes) -> None:
-    assert not known(whole).match(bytearray(whole), len(whole), waiting())
+    replies = known(whole)
+    for each in (whole, good(STREAM)):
+        assert replies.take(bytearray(each), len(each), waiting()) == ([], 0)
+
+
+REPLIES = st.permutations([good(1), triton(3), good(5), triton(7, MESSAGE[:-18])]).map(b"".join)
+
+
+@given(REPLIES, st.integers(0, 400), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2))
+def test_what_is_known_of_several_replies_means_the_same_to_the_session(
+    whole: bytes, size: int, changes: list[tuple[int, int]]
+) -> None:
+    changed = bytearray(whole)
+    for at, value in changes:
+        changed[at % len(changed)] = value
+    size = min(size, len(changed))
+    quick, slow = waiting(4), waiting(4)
+    ended, at = known(*LEARNED).take(changed, size, quick)
+    assert at <= size
+    # `changed` goes on behind `size`, as a buffer does with what it held before.
+    assert [
+        stream.number for stream, outcome in slow.feed(memoryview(bytes(changed[:at]))) if outcome == Outcome(None)
+    ] == [stream.number for stream in ended]
+    assert (quick.window, quick.received, set(quick.streams)) == (slow.window, slow.received, set(slow.streams))
+
+
+def test_all_replies_of_a_read_are_known_with_the_credits_between_them() -> None:
+    session = waiting(4)
+    whole = triton(5) + triton(1) + credit(9) + good(7) + good(3)[:-1]
+    before = session.window
+    ended, at = known(triton(STREAM)).take(bytearray(whole), len(whole), session)
+    assert [stream.number for stream in ended] == [5, 1, 7]
+    assert whole[at:] == good(3)[:-1]
+    assert session.window - before == 209
+
+
+@given(st.permutations([1, 3, 5, 7]), PLACES, st.data())
+def test_replies_whose_frames_alternate_are_each_their_own(
+    order: list[int], places: list[int], draw: st.DataObject
+) -> None:
+    parts = {n: [headers(n), data(n, message()[:9]), data(n, message()[9:]), good(n)[-len(OK) - 9 :]] for n in order}
+    sent = b""
+    while left := [n for n in order if parts[n]]:
+        sent += parts[draw.draw(st.sampled_from(left))].pop(0)
+    session, ended = waiting(4), []
+    for piece in cut(sent, places):
+        ended += session.feed(memoryview(piece))
+    assert sorted(stream.number for stream, _ in ended) == sorted(order)
+    assert all(outcome == Outcome(None) for _, outcome in ended)
+    assert not session.streams
+
+
+def test_a_cancelled_stream_is_told_of_and_may_still_be_answered() -> None:
+    session = waiting(2)
+    first, second = session.streams.values()
+    session.feed(memoryview(headers(1) + data(1, message()[:3])))
+    session.cancel(first)
+    assert b"".join(session.more()) == frame(h2.RST_STREAM, 0, 1, (8).to_bytes(4, "big"))
+    assert session.feed(memoryview(data(1, message()[3:]) + good(1)[-len(OK) - 9 :])) == []
+    assert session.feed(memoryview(good(3))) == [(second, Outcome(None))]
+
+
+def test_a_stream_never_overtakes_one_that_is_not_open_yet() -> None:
+    session: Session[Stream] = Session(HeaderBlocks())
+    session.feed(memoryview(settings((INITIAL_WINDOW_SIZE, 50))))
+    session.more()
+    large, small = Request(BLOCK, memoryview(bytes(60))), Request(BLOCK, memoryview(bytes(40)))
+    assert session.begin(large, Stream()) is None
+    assert session.begin(small, Stream()) is None
+    sent = b"".join(session.more())
+    assert sent.index(frame(h2.HEADERS, h2.END_HEADERS, 1, BLOCK)) < sent.index(
+        frame(h2.HEADERS, h2.END_HEADERS, 3, BLOCK)
+    )
+    # What the first waits for does not hold the second up.
+    assert sent.endswith(frame(h2.DATA, h2.END_STREAM, 3, bytes(40)))
+
+
+def test_going_away_leaves_out_the_streams_behind_the_last() -> None:
+    session = waiting(4)
+    ended = session.feed(memoryview(go_away(3) + good(1) + good(3)))
+    assert [(stream.number, outcome.again) for stream, outcome in ended] == [
+        (5, True),
+        (7, True),
+        (1, False),
+        (3, False),
+    ]
 
 
 def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,21 +346,22 @@ def test_a_message_of_any_length_is_judged_by_its_beginning(size: int) -> None:
 
 
 def test_a_request_is_framed_as_the_limits_allow() -> None:
-    session = Session(HeaderBlocks())
+    session: Session[Stream] = Session(HeaderBlocks())
     session.feed(memoryview(settings((INITIAL_WINDOW_SIZE, 100))))
     session.more()
+    stream = Stream()
     small, large = Request(BLOCK, memoryview(bytes(100))), Request(BLOCK, memoryview(bytes(101)))
-    whole = session.begin(small)
+    whole = session.begin(small, stream)
     assert whole == frame(h2.HEADERS, h2.END_HEADERS, 1, BLOCK) + frame(h2.DATA, h2.END_STREAM, 1, bytes(100))
     session.feed(memoryview(good(1)))
-    assert session.begin(large) is None
-    assert session.uploading
+    assert session.begin(large, stream) is None
+    assert stream.uploading
     sent = b"".join(session.more())
     assert sent == frame(h2.HEADERS, h2.END_HEADERS, 3, BLOCK) + frame(h2.DATA, 0, 3, bytes(100))
     assert not session.more()
     session.feed(memoryview(credit(1, 3)))
     assert b"".join(session.more()) == frame(h2.DATA, h2.END_STREAM, 3, bytes(1))
-    assert not session.uploading
+    assert not stream.uploading
 
 
 def test_what_only_answers_us_is_not_answered() -> None:

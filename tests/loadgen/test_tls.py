@@ -17,6 +17,7 @@ from scripted_server import Peer, ScriptedServer, Seen, always, enough, order, r
 from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet, Tls
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.client import ProcessLoadGenerator
+from model_analyzer.loadgen.grpc import SHARED_FROM, STREAMS
 from model_analyzer.loadgen.session import INITIAL_WINDOW_SIZE
 
 
@@ -194,3 +195,20 @@ def test_grpc_trusts_whom_it_is_told_to(certificates: Certificates) -> None:
             assert bool(seen.done_ns) is trusted
             assert bool(seen.failures) is not trusted
             assert all("certificate verify failed" in text for text in seen.failures)
+
+
+def test_streams_share_a_connection_over_tls_too(certificates: Certificates) -> None:
+    tls = context(certificates)
+    tls.set_alpn_protocols(["h2"])
+
+    def script(peer: Peer) -> None:
+        end = H2Peer(peer)
+        while len(streams := end.requests(STREAMS)) == STREAMS:
+            end.answer(*streams)
+
+    with ScriptedServer(script, tls=tls) as server:
+        work = grpc_order(server.port, value=SHARED_FROM, tls=asdict(Tls(ca_file=certificates.pem("ca"))))
+        seen = run(work, enough(200))
+        assert server.accepted == SHARED_FROM // STREAMS
+        assert 200 <= len(seen.done_ns) <= len(server.bodies)
+    assert not seen.failures
