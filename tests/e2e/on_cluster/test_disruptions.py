@@ -45,11 +45,15 @@ def drain(namespace: Namespace, pod: str) -> None:
 def kill_triton(namespace: Namespace, pod: Any) -> None:
     """SIGKILL, from a pod that sees the node's processes: from inside a container its first process cannot be killed."""
     program = f"""
-import os, pathlib, signal
-for process in pathlib.Path("/proc").glob("[0-9]*"):
-    if process.joinpath("comm").read_text() == "tritonserver\\n" and "{pod["metadata"]["uid"]}" in process.joinpath("cgroup").read_text():
-        os.kill(int(process.name), signal.SIGKILL)
-        print("killed")
+import contextlib, os, pathlib, signal
+
+def is_it(process):
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return process.joinpath("comm").read_text() == "tritonserver\\n" and "{pod["metadata"]["uid"]}" in process.joinpath("cgroup").read_text()
+
+for process in filter(is_it, pathlib.Path("/proc").glob("[0-9]*")):
+    os.kill(int(process.name), signal.SIGKILL)
+    print("killed")
 """
     images = namespace.cluster.images
     container = {
