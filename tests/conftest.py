@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ class RunningServer:
 
     server: LocalServer
     info: ServerInfo
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """An interrupted process keeps ignoring signals; this one goes on."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.fixture(scope="session")

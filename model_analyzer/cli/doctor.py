@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model_analyzer.adapters import termination
 from model_analyzer.cli import said
 from model_analyzer.cli.flags import with_spec_flags
 from model_analyzer.errors import AnalyzerError
@@ -29,7 +30,7 @@ def doctor(config_file: str | None, values: dict[str, Any], *, no_server: NoServ
         if finding.status == "FAIL":
             failed.append(finding)
     if failed:
-        said.ended(f"error: {finding.text}" for finding in failed)
+        termination.leave(f"error: {finding.text}" for finding in failed)
         raise typer.Exit(failed[0].exit_code)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from model_analyzer.adapters import termination
@@ -41,11 +41,6 @@ def check(status: str, name: str, text: str) -> None:
         write_line("check", f"{name}: {text}", level, {"status": status, "check": name}, sys.stdout)
     else:
         print(f"{status:<4} {name}: {text}")
-
-
-def ended(lines: Iterable[str]) -> None:
-    """Leave the lines in the pod's termination message."""
-    termination.leave(lines)
 
 
 def error(error: AnalyzerError) -> int:

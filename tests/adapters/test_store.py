@@ -200,15 +200,6 @@ def test_a_run_that_waits_in_vain_is_refused_as_one_that_does_not_wait(tmp_path:
         assert time.monotonic() - began >= 0.2
 
 
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """An interrupted process keeps ignoring signals; this one goes on."""
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for one, handler in before.items():
-        signal.signal(one, handler)
-
-
 @pytest.mark.usefixtures("signals")
 def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
     with JsonlStore(tmp_path):

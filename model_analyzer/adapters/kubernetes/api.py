@@ -116,11 +116,6 @@ def explained() -> Iterator[None]:
         raise explained from error
 
 
-def explain(error: Exception) -> str:
-    """What the client raised for a call, as one line."""
-    return str(error if isinstance(error, AnalyzerError) else _fault(error))
-
-
 def _no_token() -> KubernetesError:
     what = f"no service account token is mounted at {TOKEN}"
     fix = "set automountServiceAccountToken: true in the pod (the chart mounts one where dcgm.discovery or annotateJob is on)"

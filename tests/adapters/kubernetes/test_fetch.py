@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -568,15 +567,6 @@ def test_a_full_disk_here_is_told(finished: Cluster, run: Any, tmp_path: Path) -
     ended = run(output="file/below")
     assert ended.code == 6
     assert "Not a directory" in only_error(ended)
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """An interrupted process keeps ignoring signals; this one goes on."""
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for one, handler in before.items():
-        signal.signal(one, handler)
 
 
 @pytest.mark.usefixtures("signals")
