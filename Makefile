@@ -11,7 +11,7 @@ export PYTHON
 .PHONY: help venv demo test e2e lint check format docs gpu-check bench guard clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 # The stamp makes a second call free; a changed pyproject or lock installs again.
 $(VENV)/.installed: pyproject.toml requirements.lock scripts/system-deps.sh
