@@ -15,8 +15,16 @@ H100, L4 = (PAGES / name for name in ("h100x8_pod_mapped.prom", "l4_gpu-operator
 # The labels of NVIDIA's chart, and those of the GPU Operator.
 CHART = {"app.kubernetes.io/name": "dcgm-exporter", "app.kubernetes.io/component": "dcgm-exporter"}
 OPERATOR = {"app": "nvidia-dcgm-exporter"}
-# A refresh a second has to fall inside.
-JOB = {**QUICK, "profile_models": ["add_sub"], "min_seconds": 4, "max_seconds": 4, "slice_seconds": 4}
+# A refresh a second falls inside, where the exporter has a core to itself; other tests run beside it. So the phase is
+# one that goes on until it has its samples.
+JOB = {
+    **QUICK,
+    "profile_models": ["add_sub"],
+    "slice_seconds": 4,
+    "min_seconds": 4,
+    "max_seconds": 4,
+    "min_gpu_samples": 3,
+}
 
 
 def expose(namespace: Namespace, labels: dict[str, str], page: str, ready: bool = True, listens: int = 9400) -> None:
@@ -106,8 +114,8 @@ def test_it_is_found_and_only_the_pods_own_gpu_is_shown(
     assert f'modelName="{row["GPU Model"]}"' in mine
     assert row["GPU Source"] == "dcgm"
     assert float(row["GPU Power Usage (W)"]) > 0
-    assert int(row["GPU Samples"]) >= 2
-    assert 0.5 <= float(row["GPU Refresh (s)"]) <= 2
+    assert int(row["GPU Samples"]) >= 3
+    assert 0.5 <= float(row["GPU Refresh (s)"]) <= 5
 
 
 def test_each_way_that_discovery_can_fail_gives_its_reason(
