@@ -439,6 +439,10 @@ class Driver(ABC, Generic[C, S]):
             elif slot.state == FREE:
                 self._drop(slot)
 
+    def _waits_since(self, slot: S) -> int:
+        """Since when the request in flight has waited for the server; its timeout counts from then."""
+        return slot.started_ns
+
     def _rest(self, slot: S) -> None:
         """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
         slot.failures += 1
@@ -471,7 +475,7 @@ class Driver(ABC, Generic[C, S]):
             if conn.state < OPEN and conn.started_ns < before_ns:
                 self._lose(conn, f"timeout: no connection {within}")
         for slot in tuple(self._slots):
-            if slot.state == BUSY and slot.started_ns < before_ns:
+            if slot.state == BUSY and self._waits_since(slot) < before_ns:
                 self._give_up(slot, f"timeout: no reply {within}", before_ns)
         while self._waiting and self._waiting[0] < before_ns:
             self._waiting.popleft()

@@ -14,7 +14,7 @@ from itertools import cycle
 from time import monotonic_ns
 
 from model_analyzer.loadgen.driver import BUSY, FREE, GREETING, Connection, Driver, Slot
-from model_analyzer.loadgen.header_blocks import HeaderBlocks, request_block
+from model_analyzer.loadgen.header_blocks import METHOD, HeaderBlocks, request_block
 from model_analyzer.loadgen.known_replies import KnownReplies
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Malformed
@@ -69,12 +69,14 @@ class GrpcConnection(Connection[GrpcSlot]):
 class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
     """One order over gRPC."""
 
+    method = METHOD
+
     def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
         super().__init__(order, control, tally)
         if self._tls is not None:
             self._tls.set_alpn_protocols(["h2"])
         host = f"[{order.host}]" if ":" in order.host else order.host
-        block = request_block(f"{host}:{order.port}", secure=self._tls is not None)
+        block = request_block(f"{host}:{order.port}", secure=self._tls is not None, method=self.method)
         self._requests = cycle([Request(block, message) for message in order.wires])
         self._blocks = HeaderBlocks()
         self._known = KnownReplies()

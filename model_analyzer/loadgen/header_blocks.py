@@ -13,6 +13,7 @@ from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 from model_analyzer.loadgen.reply import Malformed
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 # Distinct blocks that are remembered. Error texts with a number in them make ever new ones.
 KNOWN = 256
 STATUSES = (
@@ -33,12 +34,12 @@ class Fields:
     message: str
 
 
-def request_block(authority: str, secure: bool) -> bytes:
-    """The headers of a ModelInfer call."""
+def request_block(authority: str, secure: bool, method: str = METHOD) -> bytes:
+    """The headers of a call."""
     headers = (
         (":method", "POST"),
         (":scheme", "https" if secure else "http"),
-        (":path", METHOD),
+        (":path", method),
         (":authority", authority),
         ("te", "trailers"),
         ("content-type", "application/grpc"),

@@ -69,7 +69,7 @@ class HttpDriver(Driver[HttpConnection, Slot]):
 
     def _feed(self, conn: HttpConnection, data: memoryview, now: int) -> None:
         """A reply that is not known by its first bytes: in pieces, of a new shape, or none at all."""
-        reply = conn.reply = conn.reply or Reply()
+        reply = conn.reply = conn.reply or self._new_reply(conn.slots[0])
         if conn.state == WAITING:
             conn.state = READING
         try:
@@ -84,7 +84,7 @@ class HttpDriver(Driver[HttpConnection, Slot]):
 
     def _replied(self, conn: HttpConnection, head: Head, reply: Reply, now: int) -> None:
         """A whole reply: judge it, count it, send the next request."""
-        problem = "malformed reply: bytes after its end" if reply.extra else problem_of(head, reply.body)
+        problem = "malformed reply: bytes after its end" if reply.extra else self._problem(head, reply)
         close = head.close or reply.extra or conn.state == SENDING
         conn.reply = None
         slot = conn.slots[0]
@@ -97,6 +97,14 @@ class HttpDriver(Driver[HttpConnection, Slot]):
             return
         self._remember(head, reply)
         self._send_next(slot, now)
+
+    def _new_reply(self, slot: Slot) -> Reply:  # noqa: ARG002 -- for those that count what comes in
+        """What the server's answer to the slot's request is gathered in."""
+        return Reply()
+
+    def _problem(self, head: Head, reply: Reply) -> str | None:
+        """Why a whole reply is no success; None where it is one."""
+        return problem_of(head, reply.body)
 
     def _remember(self, head: Head, reply: Reply) -> None:
         """Replies of a shape begin alike, the JSON part included: another that does is as good as this one."""

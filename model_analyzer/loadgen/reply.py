@@ -28,6 +28,7 @@ class Head:
     chunked: bool
     close: bool
     json_length: int | None
+    content_type: bytes = b""
 
 
 def parse_head(raw: bytes) -> Head:
@@ -49,7 +50,8 @@ def parse_head(raw: bytes) -> Head:
     options = [option.strip() for option in fields.get(b"connection", b"").lower().split(b",")]
     persistent = version == b"HTTP/1.1" or b"keep-alive" in options
     close = b"close" in options or not persistent or (length is None and not chunked)
-    return Head(len(raw), status, length, chunked, close, _number(fields, b"inference-header-content-length"))
+    json_length = _number(fields, b"inference-header-content-length")
+    return Head(len(raw), status, length, chunked, close, json_length, fields.get(b"content-type", b"").lower())
 
 
 def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
@@ -123,22 +125,25 @@ class Reply:
                 return head
 
     def _take_body(self, head: Head, data: bytes | bytearray | memoryview) -> bool:
-        if len(self.body) < KEEP:
-            self.body += data[: KEEP - len(self.body)]
         if head.length is None:
+            self._keep(data)
             return False
+        self._keep(data[: self._left])
         self._left -= len(data)
         self.extra = self._left < 0
-        if self.extra:
-            del self.body[head.length :]
         return self._left <= 0
+
+    def _keep(self, data: bytes | bytearray | memoryview) -> None:
+        """A piece of the body."""
+        if len(self.body) < KEEP:
+            self.body += data[: KEEP - len(self.body)]
 
     def _take_chunks(self) -> bool:
         """Chunked coding: a size line, so many bytes, CRLF, ... until size 0; then trailers, which are skipped."""
         while True:
             if self._left:
                 taken = min(self._left, len(self._buffer))
-                self.body += self._buffer[: min(taken, KEEP - len(self.body))]
+                self._keep(self._buffer[:taken])
                 del self._buffer[:taken]
                 self._left -= taken
                 if self._left:
@@ -182,7 +187,7 @@ def problem_of(head: Head, body: bytes | bytearray) -> str | None:
     body: its first KEEP bytes.
     """
     if head.status != 200:
-        return _refusal(head.status, body)
+        return refusal(head.status, body)
     text = body if head.json_length is None else body[: head.json_length]
     if len(body) >= KEEP and len(text) >= KEEP:
         # Longer than what was kept: no error text is.
@@ -191,13 +196,14 @@ def problem_of(head: Head, body: bytes | bytearray) -> str | None:
     if not isinstance(reply, dict):
         return "malformed reply: its JSON part does not parse"
     if "error" in reply:
-        return _refusal(200, body)
+        return refusal(200, body)
     if "outputs" not in reply:
         return "malformed reply: no outputs in it"
     return None
 
 
-def _refusal(status: int, body: bytes | bytearray) -> str:
+def refusal(status: int, body: bytes | bytearray) -> str:
+    """An error reply in words."""
     reply = _json(body)
     text = reply.get("error") if isinstance(reply, dict) else None
     if text is None:

@@ -69,6 +69,10 @@ class Stream:
         # What came in since it was credited.
         self.received = 0
 
+    def new_reply(self) -> GrpcReply:
+        """What the server's answer is gathered in."""
+        return GrpcReply()
+
     def forget(self) -> None:
         """The stream is over, or its connection is gone."""
         self.reply, self.received = None, 0
@@ -273,7 +277,7 @@ class Session(Generic[S]):
         if stream is None:
             return None
         if stream.reply is None:
-            stream.reply = GrpcReply()
+            stream.reply = stream.new_reply()
         stream.reply.take_headers(self._blocks.fields(block), end)
         return self._end(stream) if end else None
 
