@@ -241,6 +241,7 @@ class GroupDriver:
         except (SliceFailed, LoadGeneratorError) as error:
             return str(error)
         self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
+        self._recorder.condense()
         return piece
 
     def _judge(self, item: Running) -> Verdict:

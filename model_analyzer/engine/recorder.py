@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import pairwise
 
 from model_analyzer.core.telemetry import Gpu, Page
 from model_analyzer.ports import Clock, Sampler
@@ -53,6 +54,14 @@ class Recorder:
         for loop in self._loops:
             loop.forget_before(time_ns)
 
+    def condense(self) -> None:
+        """Of the pages kept, leave what still says something once a slice is reduced: when each source refreshed, and its last page.
+
+        Eight GPUs scraped every 100 ms for minutes would be tens of megabytes.
+        """
+        for loop in self._loops:
+            loop.condense()
+
     def latest_gpus(self) -> dict[str, Gpu]:
         """What the kept pages last said of each GPU, one that has gone included; DCGM says more than Triton."""
         gpus: dict[str, Gpu] = {}
@@ -69,6 +78,10 @@ class Recorder:
                 if page.problem is not None:
                     found[page.source].append(page.problem)
         return {source: "; ".join(texts) for source, texts in found.items()}
+
+
+# Refreshes of a source that are kept once a slice is reduced: more than enough to tell how often it does.
+MOST_REFRESHES = 300
 
 
 class _Loop(threading.Thread):
@@ -138,3 +151,18 @@ class _Loop(threading.Thread):
         with self._changed:
             while self._pages and self._pages[0].time_ns < time_ns:
                 self._pages.popleft()
+
+    def condense(self) -> None:
+        with self._changed:
+            pages = list(self._pages)
+            refreshed = [page for before, page in pairwise(pages) if _is_new(before, page)]
+            kept = [*pages[:1], *refreshed][-MOST_REFRESHES:]
+            if pages and kept[-1] is not pages[-1]:
+                kept.append(pages[-1])
+            self._pages = deque(kept)
+
+
+def _is_new(before: Page, page: Page) -> bool:
+    """Whether a page says what the one before it does not."""
+    refreshed = page.fingerprint is not None and page.fingerprint != before.fingerprint
+    return refreshed or page.gpus != before.gpus

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from model_analyzer.adapters.clock import SystemClock
-from model_analyzer.core.telemetry import Gpu, Page, Series
-from model_analyzer.engine.recorder import Recorder
+from model_analyzer.core.telemetry import Gpu, Page, Series, cadences
+from model_analyzer.engine.recorder import MOST_REFRESHES, Recorder
 from model_analyzer.ports import Sampler
 
 NEVER = 3600.0
@@ -37,6 +37,17 @@ class FakeSampler:
         if self.fail:
             return Page(self.name, self.name, now, problem="no answer")
         return Page(self.name, self.name, now, {VALUE: number}, self.gpus)
+
+
+@dataclass
+class Scripted:
+    """Says these pages, one a scrape."""
+
+    left: list[Page]
+    name: str = "dcgm"
+
+    def sample(self) -> Page:
+        return self.left.pop(0)
 
 
 @contextmanager
@@ -163,6 +174,41 @@ def test_old_pages_are_forgotten() -> None:
         recorder.forget_before(limit)
         assert all(page.time_ns >= limit for page in recorder.pages())
         assert recorder.pages()
+
+
+def test_condensed_pages_still_tell_how_often_a_source_refreshes() -> None:
+    # Scraped every 10 ms, refreshed every fifth time.
+    sampler = Scripted([Page("dcgm", "a", n * 10_000_000, {VALUE: n // 5}, fingerprint=n // 5) for n in range(23)])
+    recorder = Recorder([sampler], NEVER, SystemClock())
+    for _ in range(23):
+        recorder.scrape_now("dcgm")
+    before = cadences(recorder.pages())
+    recorder.condense()
+    assert cadences(recorder.pages()) == before == {"dcgm": 0.05}
+    assert [page.values[VALUE] for page in recorder.pages()] == [0, 1, 2, 3, 4, 4]
+    assert recorder.pages()[-1].time_ns == 220_000_000
+
+
+def test_condensed_pages_of_a_source_that_always_refreshes_are_bounded() -> None:
+    count = MOST_REFRESHES + 50
+    sampler = Scripted([Page("dcgm", "a", n, {VALUE: n}, fingerprint=n) for n in range(count)])
+    recorder = Recorder([sampler], NEVER, SystemClock())
+    for _ in range(count):
+        recorder.scrape_now("dcgm")
+    recorder.condense()
+    assert len(recorder.pages()) == MOST_REFRESHES
+
+
+def test_condensing_keeps_the_last_problem_and_every_gpu_that_was_seen() -> None:
+    gone, there = {"GPU-a": Gpu("A")}, {"GPU-b": Gpu("B")}
+    pages = [Page("dcgm", "a", 0, {VALUE: 1}, gone, 1), Page("dcgm", "a", 1, {VALUE: 1}, there, 1)]
+    sampler = Scripted([*pages, Page("dcgm", "a", 2, problem="no answer"), Page("dcgm", "a", 3, problem="no answer")])
+    recorder = Recorder([sampler], NEVER, SystemClock())
+    for _ in range(4):
+        recorder.scrape_now("dcgm")
+    recorder.condense()
+    assert recorder.latest_gpus() == {**gone, **there}
+    assert recorder.problems() == {"dcgm": "no answer"}
 
 
 def test_the_last_problem_is_told_and_forgotten_when_it_is_over() -> None:

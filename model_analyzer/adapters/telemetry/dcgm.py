@@ -10,7 +10,7 @@ for each pod, and newer exporters show some fields of that pod's processes there
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 
 from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
 from model_analyzer.core.metric import MIB
@@ -80,16 +80,19 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str, pod: str = "", names
     ours: set[Series] = set()
     gpus: dict[str, Gpu] = {}
     for row in rows:
-        if not row.labels.get("UUID"):
+        uuid = row.labels.get("UUID")
+        if not uuid:
             continue  # an NVSwitch, a link, a CPU
-        instance = row.labels.get("GPU_I_ID", "")
-        key = row.labels["UUID"] + (f"/{instance}" if instance else "")
+        instance = row.labels.get("GPU_I_ID")
+        key = f"{uuid}/{instance}" if instance else uuid
         user = _user(row)
-        gpus[key] = _gpu(row, user, gpus.get(key))
+        before = gpus.get(key)
+        if before is None or not before.model or (user is not None and user not in before.users):
+            gpus[key] = _gpu(row, user, before)
         if is_blank(row.value):
             continue
         name, value = _in_our_units(row.name, row.value)
-        series = Series(name, key)
+        series = _series(name, key)
         is_ours = user is not None and (user.pod, user.namespace) == (pod, namespace)
         if series not in values or is_ours > (series in ours):
             values[series] = value
@@ -99,6 +102,12 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str, pod: str = "", names
             ours.add(series)
     problem = None if gpus else f"{origin}: the page has no GPU rows"
     return Page("dcgm", origin, time_ns, values, gpus, hash(frozenset(values.items())), problem)
+
+
+@lru_cache(maxsize=10_000)
+def _series(name: str, key: str) -> Series:
+    """One object for all pages: hundreds of pages are kept, with hundreds of values each."""
+    return Series(name, key)
 
 
 def _in_our_units(name: str, value: float) -> tuple[str, float]:

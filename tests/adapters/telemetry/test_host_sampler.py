@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from model_analyzer.adapters.telemetry import host
 from model_analyzer.adapters.telemetry.host import AVAILABLE, CPU, MEMORY, HostSampler
 
 MB = 1_000_000
@@ -48,6 +49,47 @@ def test_memory_of_the_server() -> None:
     with child(HOLD.format(size=50 * MB) + "sys.stdin.read()") as process:
         used = HostSampler([process.pid]).sample().values[MEMORY]
     assert 50 * MB < used < 80 * MB
+
+
+def test_memory_that_the_server_takes_later_is_seen() -> None:
+    grows = "import sys; print('up', flush=True); sys.stdin.readline(); block = bytearray(b'x') * 30_000_000; "
+    with child(grows + "print('grown', flush=True); sys.stdin.read()") as process:
+        sampler = HostSampler([process.pid])
+        before = sampler.sample().values[MEMORY]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert sampler.sample().values[MEMORY] > before + 25 * MB
+
+
+def test_pages_are_not_counted_anew_while_what_is_resident_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Still(Reported):
+        def memory_full_info(self) -> SimpleNamespace:
+            asked.append(self.pid)
+            return super().memory_full_info()
+
+    monkeypatch.setattr(HostSampler, "_tree", lambda _: [Still(1, 0.0)])
+    sampler = HostSampler([1])
+    assert [sampler.sample().values[MEMORY] for _ in range(5)] == [0.0] * 5
+    assert asked == [1]
+
+
+def test_a_process_that_the_server_starts_later_counts() -> None:
+    starts = "import subprocess, sys; print('up', flush=True); sys.stdin.readline(); "
+    starts += f"subprocess.run([sys.executable, '-c', {HOLD.format(size=50 * MB) + 'sys.stdin.read()'!r}])"
+    with child(starts) as process:
+        sampler = HostSampler([process.pid])
+        before = sampler.sample().values[MEMORY]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert sampler.sample().values[MEMORY] > before + 45 * MB
 
 
 def test_descendants_of_the_server_count() -> None:
@@ -104,8 +146,9 @@ def test_a_dead_server_that_nobody_waited_for_has_no_memory_figure() -> None:
         process.wait(10)
 
 
-def test_scrapes_close_together_give_no_cpu_rate() -> None:
+def test_scrapes_close_together_give_no_cpu_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     # CPU time comes in ticks of 10 ms: two scrapes 2 ms apart would read 0 or 5 cores.
+    monkeypatch.setattr(host, "LEAST_RATE_NS", 60_000_000_000)
     sampler = HostSampler([os.getpid()])
     sampler.sample()
     time.sleep(0.002)
@@ -154,6 +197,9 @@ class Reported:
 
     def cpu_times(self) -> SimpleNamespace:
         return SimpleNamespace(user=self._cpu_s, system=0.0)
+
+    def memory_info(self) -> SimpleNamespace:
+        return SimpleNamespace(rss=0)
 
     def memory_full_info(self) -> SimpleNamespace:
         return SimpleNamespace(uss=0)

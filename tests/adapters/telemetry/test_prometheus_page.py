@@ -74,6 +74,56 @@ def test_lines_may_end_as_on_windows() -> None:
     ]
 
 
+def numbers(text: str, known: prometheus.Known) -> list[tuple[str, dict[str, str], float]]:
+    return [(found.name, dict(found.labels), found.value) for found in parse(text, "", known).rows]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["x", 'x{a="b"}', r'x{a="}, \"q\" 5"}', 'y{a="b",c=" # {} 3"}', "x # {} 3", "x{}"]), max_size=4
+    ),
+    st.lists(
+        st.sampled_from(["1", "-2.5", "1e3", "NaN", "3 1700000000", '3 # {t="y"} 3', "9223372036854775794", ""]),
+        min_size=2,
+    ),
+)
+def test_a_page_reads_the_same_whatever_was_read_before(heads: list[str], values: list[str]) -> None:
+    known: prometheus.Known = {}
+    for value in values:
+        text = "".join(f"{head} {value}\n" for head in heads)
+        try:
+            anew = numbers(text, {})
+        except PageProblem:
+            continue
+        assert numbers(text, known) == anew
+
+
+def test_lines_that_differ_in_their_value_only_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: prometheus.Known = {}
+    numbers('x{a="b"} 1\n', known)
+    monkeypatch.setattr(prometheus, "_rows", lambda _: pytest.fail("parsed"))
+    assert numbers('x{a="b"} 2.5\n', known) == [("x", {"a": "b"}, 2.5)]
+
+
+def test_labels_that_change_each_time_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "_MOST_KNOWN", 10)
+    known: prometheus.Known = {}
+    for n in range(100):
+        numbers(f'x{{job="{n}"}} 1\n', known)
+    assert len(known) <= 10
+
+
+def test_the_same_page_again_is_a_new_scrape_of_old_values(replay: Replay) -> None:
+    replay.serve(row("DCGM_FI_DEV_GPU_UTIL", 10))
+    sampler = DcgmSampler(replay.url)
+    one, two = sampler.sample(), sampler.sample()
+    replay.serve(row("DCGM_FI_DEV_GPU_UTIL", 20))
+    three = sampler.sample()
+    assert one.time_ns < two.time_ns
+    assert (one.values, one.fingerprint) == (two.values, two.fingerprint)
+    assert three.fingerprint != two.fingerprint
+
+
 def test_an_error_status_is_named(replay: Replay) -> None:
     replay.status = 404
     assert "404" in problem_of(replay)
