@@ -79,13 +79,27 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerUse:
+    """One process of the load generator, since its order began.
+
+    replies: successes. wait_ns: how long it could have run and had no CPU; None: the kernel does not tell.
+    """
+
+    cpu_ns: int
+    wait_ns: int | None
+    replies: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadBatch:
     """What the load generator saw since the batch before (about every 50 ms).
 
     done_ns, latency_ns: int64 [n], monotonic time of the reply and its latency, successes only, in order of done_ns.
-    failures: message -> count. cpu_ns: CPU of the whole generator since the order started.
+    failures: message -> count. cpu_ns: CPU of the whole generator since the order started; workers: of each process.
     lag_ns: the longest time a finished reply (or a due send) waited for the generator since the batch before.
     send_lag_ns: open loop, the longest time a request was sent after its scheduled time.
+    inflight: requests in flight at the end; backlog: how many of them had a reply lying unread in its socket.
+    Of several processes counts are added up, lags are the largest; end_ns is the time up to when all of them have told.
     """
 
     end_ns: int
@@ -96,17 +110,23 @@ class LoadBatch:
     lag_ns: int = 0
     send_lag_ns: int = 0
     inflight: int = 0
+    backlog: int = 0
+    workers: tuple[WorkerUse, ...] = ()
 
 
 class LoadGenerator(Protocol):
-    """Drives requests from a process of its own."""
+    """Drives requests from processes of its own."""
 
     def run(self, order: LoadOrder) -> AbstractContextManager[Iterator[LoadBatch]]:
-        """Send until the context is left; iterate to receive batches (never ends by itself). Raises LoadGeneratorError."""
+        """Send until the context is left; iterate to receive batches. Raises LoadGeneratorError.
+
+        They do not end by themselves. Once the context is left the last ones can still be had: what came in until every
+        request in flight had its reply.
+        """
         ...
 
     def close(self) -> None:
-        """End the process. Safe to call twice."""
+        """End the processes. Safe to call twice."""
         ...
 
 

@@ -73,7 +73,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class LoadOrder:
-    """All the load generator needs to drive one slice."""
+    """All the load generator needs to drive one slice.
+
+    workers: how many processes share it; no more than requests in flight.
+    """
 
     address: str  # host:port
     load: Load
@@ -81,3 +84,4 @@ class LoadOrder:
     timeout_s: float
     tls: Tls | None = None
     seed: int = 0
+    workers: int = 1

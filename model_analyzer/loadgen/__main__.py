@@ -1,23 +1,29 @@
-"""The child: `python -m model_analyzer.loadgen CONTROL_FD DATA_FD`; takes orders until the analyzer is gone."""
+"""The child: `python -m model_analyzer.loadgen CONTROL_FD DATA_FD [CPU]`; takes orders until the analyzer is gone."""
 
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import socket
 import sys
 
 from model_analyzer.loadgen.order import Order, receive
-from model_analyzer.loadgen.tally import Tally, writer
+from model_analyzer.loadgen.tally import Tally, run_queue, writer
 
 
 def main() -> None:
     """Serve orders."""
     control = socket.socket(fileno=int(sys.argv[1]))
     write = writer(int(sys.argv[2]))
+    if len(sys.argv) > 3:
+        os.sched_setaffinity(0, {int(sys.argv[3])})
     _allow_many_sockets()
+    waited_ns = run_queue()
+    # Several begin at one time: none is given an order before all of them can take it.
+    control.send(b"ready")
     while (order := receive(control)) is not None:
-        tally = Tally(write, order.number)
+        tally = Tally(write, order.number, waited_ns)
         try:
             # Nothing in the loop makes cycles; a collection in the middle of a slice would be a pause.
             gc.collect()

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from model_analyzer.loadgen.order import Order, tls_context
 from model_analyzer.loadgen.schedule import send_times_ns
+from model_analyzer.loadgen.split import of_schedule, share
 from model_analyzer.loadgen.tally import Tally
 
 READ_SIZE = 1 << 18
@@ -33,6 +34,7 @@ PIECES = 256
 DRAIN_NS = 1_000_000_000
 BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
+# Of all workers of an order together.
 OPEN_LOOP_CONNECTIONS = 1024
 # A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
 PROBE_S = 2.0
@@ -95,7 +97,8 @@ class Driver(ABC, Generic[C, S]):
         self._resume: list[tuple[int, int, S]] = []
         self._tls = tls_context(order.tls) if order.tls else None
         self._address = _address(order.host, order.port)
-        self._open_loop = order.kind == "request_rate"
+        self._open_loop = order.scheduled
+        self._most_slots = share(OPEN_LOOP_CONNECTIONS, order.worker, order.workers)
         self._free: deque[S] = deque()
         self._waiting: deque[int] = deque()
         self._slots: list[S] = []
@@ -159,9 +162,11 @@ class Driver(ABC, Generic[C, S]):
 
     def _begin(self, start_ns: int) -> Iterator[int]:
         if self._open_loop:
-            times = send_times_ns(self._order.value, self._order.distribution, self._order.seed)
-            return (start_ns + time for time in times)
-        for _ in range(int(self._order.value)):
+            order = self._order
+            times = of_schedule(send_times_ns(order.value, order.distribution, order.seed), order.worker, order.workers)
+            origin_ns = start_ns if order.start_ns is None else order.start_ns
+            return (origin_ns + time for time in times)
+        for _ in range(self._order.concurrency):
             self._add_slot()
         return iter(())
 
@@ -342,12 +347,15 @@ class Driver(ABC, Generic[C, S]):
     def _send_due(self, schedule: Iterator[int], due: int, now: int) -> int:
         """Open loop: send what is due; a request waits for a slot where none is free, and its wait counts."""
         while due <= now and self._stopped_ns is None:
+            # How late we are ourselves, whether or not the server keeps us from sending.
+            if now - due > self._tally.lag_ns:
+                self._tally.lag_ns = now - due
             if self._free:
                 self._send_late(self._free.popleft(), due, now)
             else:
                 self._waiting.append(due)
                 # While one backs off the server is in trouble: more connections would not help it.
-                if not self._resume and len(self._slots) < OPEN_LOOP_CONNECTIONS:
+                if not self._resume and len(self._slots) < self._most_slots:
                     self._add_slot()
             due = next(schedule)
         return due
@@ -466,7 +474,11 @@ class Driver(ABC, Generic[C, S]):
         if now < self._tally.next_report_ns:
             return
         self._time_out(now - self._order.timeout_ns)
-        self._tally.report(now, self._inflight)
+        self._tally.report(now, self._inflight, self._backlog())
+
+    def _backlog(self) -> int:
+        """Sockets that have something for us right now: replies that wait until we come to them."""
+        return min(len(self._epoll.poll(0, len(self._by_fd) + 1)), self._inflight)
 
     def _time_out(self, before_ns: int) -> None:
         """Give up what began before."""

@@ -305,10 +305,10 @@ class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
 
 def _shared_by(order: Order) -> int:
     """Requests that share a connection, evenly."""
-    if order.kind != "concurrency" or order.value < SHARED_FROM or max(map(len, order.wires)) > SHARED_SIZE:
+    if order.scheduled or order.value < SHARED_FROM or max(map(len, order.wires)) > SHARED_SIZE:
         return 1
-    connections = -(-int(order.value) // STREAMS)
-    return -(-int(order.value) // connections)
+    connections = -(-order.concurrency // STREAMS)
+    return -(-order.concurrency // connections)
 
 
 def _ending(conn: GrpcConnection) -> str:

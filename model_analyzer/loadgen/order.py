@@ -7,15 +7,21 @@ import mmap
 import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from model_analyzer.loadgen.split import share, turns
 
 MESSAGE_LIMIT = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to send. wires: whole requests, head and body."""
+    """What this process is to send.
+
+    value: of the whole load, of which it is worker number `worker` of `workers`. start_ns: when the schedule of an open
+    loop begins, on CLOCK_MONOTONIC; None: at once. wires: whole requests, head and body, in the order of this worker.
+    """
 
     number: int
     protocol: str
@@ -28,6 +34,19 @@ class Order:
     timeout_ns: int
     tls: dict[str, Any] | None
     wires: tuple[memoryview, ...]
+    worker: int = 0
+    workers: int = 1
+    start_ns: int | None = None
+
+    @property
+    def scheduled(self) -> bool:
+        """An open loop: its send times are fixed beforehand."""
+        return self.kind == "request_rate"
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests this process keeps in flight; of a closed loop."""
+        return share(int(self.value), self.worker, self.workers)
 
 
 def receive(control: socket.socket) -> Order | None:
@@ -49,7 +68,9 @@ def _order(data: dict[str, Any], fd: int) -> Order:
         wires.append(whole[at : at + head + body])
         at += head + body
     host, _, port = data.pop("address").rpartition(":")
-    return Order(host=host.strip("[]"), port=int(port), wires=tuple(wires), **data)
+    order = Order(host=host.strip("[]"), port=int(port), wires=(), **data)
+    mine = turns(len(wires), order.worker, order.workers, scheduled=order.scheduled)
+    return replace(order, wires=tuple(wires[number] for number in mine))
 
 
 def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:

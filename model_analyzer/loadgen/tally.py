@@ -21,7 +21,9 @@ MESSAGE_LENGTH = 300
 class Tally:
     """Counts between two reports."""
 
-    def __init__(self, write: Callable[[bytes], object], order: int) -> None:
+    def __init__(
+        self, write: Callable[[bytes], object], order: int, waited_ns: Callable[[], int | None] = lambda: None
+    ) -> None:
         self.done: array[int] = array("q")
         self.latency: array[int] = array("q")
         self.lag_ns = 0
@@ -29,7 +31,9 @@ class Tally:
         self._failures: dict[str, int] = {}
         self._write = write
         self._order = order
+        self._replies = 0
         self._cpu_before = time.process_time_ns()
+        self._waited_ns, self._waited_before = waited_ns, waited_ns()
         self.next_report_ns = time.monotonic_ns() + REPORT_EVERY_NS
 
     def failed(self, message: str) -> None:
@@ -39,8 +43,10 @@ class Tally:
             message = "other failures"
         self._failures[message] = self._failures.get(message, 0) + 1
 
-    def report(self, now_ns: int, inflight: int) -> None:
-        """Send what was counted, start anew."""
+    def report(self, now_ns: int, inflight: int, backlog: int = 0) -> None:
+        """Send what was counted, start anew. backlog: replies that lie unread in their sockets."""
+        self._replies += len(self.done)
+        waited_ns = self._waited_ns()
         header = {
             "end_ns": now_ns,
             "failures": self._failures,
@@ -48,6 +54,9 @@ class Tally:
             "lag_ns": self.lag_ns,
             "send_lag_ns": self.send_lag_ns,
             "inflight": inflight,
+            "backlog": backlog,
+            "replies": self._replies,
+            "wait_ns": None if waited_ns is None or self._waited_before is None else waited_ns - self._waited_before,
         }
         self._write(frame(self._order, header, self.done, self.latency))
         self.done, self.latency, self._failures = array("q"), array("q"), {}
@@ -55,7 +64,9 @@ class Tally:
         self.next_report_ns = now_ns + REPORT_EVERY_NS
 
     def end(self, error: str | None = None) -> None:
-        """The order is over."""
+        """The order is over: the rest of what was counted, and the end."""
+        if self.done or self._failures:
+            self.report(time.monotonic_ns(), 0)
         self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q")))
 
 
@@ -63,6 +74,20 @@ def frame(order: int, header: dict[str, Any], done: array[int], latency: array[i
     """One frame as bytes."""
     text = json.dumps({**header, "order": order, "n": len(done)}).encode()
     return b"".join((struct.pack("<I", len(text)), text, done.tobytes(), latency.tobytes()))
+
+
+def run_queue() -> Callable[[], int | None]:
+    """How long this thread has waited for a CPU while it could have run, ns; None where the kernel does not tell."""
+    try:
+        fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return lambda: None
+
+    def waited_ns() -> int | None:
+        fields = os.pread(fd, 128, 0).split()
+        return int(fields[1]) if len(fields) > 1 else None
+
+    return waited_ns
 
 
 def writer(fd: int) -> Callable[[bytes], None]:

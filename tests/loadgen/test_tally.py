@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_analyzer.loadgen.client import _batch, _drain
-from model_analyzer.loadgen.tally import MAX_MESSAGES, MESSAGE_LENGTH, Tally, writer
-from model_analyzer.ports import LoadBatch
+from model_analyzer.loadgen.client import Frames, _batch, _drain
+from model_analyzer.loadgen.tally import MAX_MESSAGES, MESSAGE_LENGTH, Tally, run_queue, writer
+from model_analyzer.ports import LoadBatch, WorkerUse
 
 
 def received(*, write: bytes) -> list[tuple[dict[str, object], bytes] | None]:
     """All frames of a pipe into which `write` went."""
     reading, writing = os.pipe()
-    frames: queue.SimpleQueue[tuple[dict[str, object], bytes] | None] = queue.SimpleQueue()
-    thread = threading.Thread(target=_drain, args=(reading, frames))
+    frames = Frames()
+    thread = threading.Thread(target=_drain, args=(reading, 3, frames))
     thread.start()
     writer(writing)(write)
     os.close(writing)
     thread.join(5)
-    return [frames.get_nowait() for _ in range(frames.qsize())]
+    told = [frames.get_nowait() for _ in range(frames.qsize())]
+    assert {worker for worker, _ in told} == {3}
+    return [frame for _, frame in told]
 
 
 def report(tally_of: list[bytes]) -> list[LoadBatch]:
@@ -46,13 +48,15 @@ def test_a_report_arrives_as_it_was_counted(times: list[int], failures: dict[str
         for _ in range(count):
             tally.failed(message)
     tally.lag_ns, tally.send_lag_ns = 5, 6
-    tally.report(123, 4)
+    tally.report(123, 4, 2)
     (batch,) = report(sent)
     assert batch.done_ns.tolist() == times
     assert batch.latency_ns.tolist() == times[::-1]
     assert sum(batch.failures.values()) == sum(failures.values())
     assert (batch.end_ns, batch.inflight, batch.lag_ns, batch.send_lag_ns) == (123, 4, 5, 6)
+    assert batch.backlog == 2
     assert batch.cpu_ns > 0
+    assert batch.workers == (WorkerUse(batch.cpu_ns, None, len(times)),)
 
 
 def test_a_report_starts_anew_after_the_one_before() -> None:
@@ -113,3 +117,35 @@ def test_the_end_of_an_order_is_a_frame_with_its_error() -> None:
     assert last is None
     assert item is not None
     assert item[0] == {"ended": True, "error": "OSError: no such host", "order": 3, "n": 0}
+
+
+def test_what_was_not_reported_yet_goes_before_the_end() -> None:
+    sent: list[bytes] = []
+    tally = Tally(sent.append, 1)
+    tally.done.append(1)
+    tally.latency.append(2)
+    tally.failed("x")
+    tally.end()
+    (batch,) = report(sent[:1])
+    assert (batch.done_ns.tolist(), dict(batch.failures)) == ([1], {"x": 1})
+    (item, _) = received(write=sent[1])
+    assert item is not None
+    assert item[0]["ended"] is True
+
+
+def test_the_wait_for_a_cpu_counts_from_the_orders_begin() -> None:
+    waits = iter([1000, 1500, 1700])
+    sent: list[bytes] = []
+    tally = Tally(sent.append, 1, lambda: next(waits))
+    tally.report(1, 0)
+    tally.report(2, 0)
+    assert [batch.workers[0].wait_ns for batch in report(sent)] == [500, 700]
+
+
+def test_the_kernels_wait_never_falls() -> None:
+    waited_ns = run_queue()
+    first, second = waited_ns(), waited_ns()
+    if first is None:
+        pytest.skip("this kernel has no schedstat")
+    assert second is not None
+    assert 0 <= first <= second
