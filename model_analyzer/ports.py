@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -97,7 +97,8 @@ class LoadBatch:
     done_ns, latency_ns: int64 [n], monotonic time of the reply and its latency, successes only, in order of done_ns.
     failures: message -> count. cpu_ns: CPU of the whole generator since the order started; workers: of each process.
     lag_ns: the longest time a finished reply (or a due send) waited for the generator since the batch before.
-    send_lag_ns: open loop, the longest time a request was sent after its scheduled time.
+    Open loop: send_lags_ns: int64 [m], by how much the generator was late with each send. delayed: how many of these
+    waited, because as many requests were in flight as there may be.
     inflight: requests in flight at the end; backlog: how many of them had a reply lying unread in its socket.
     Of several processes counts are added up, lags are the largest; end_ns is the time up to when all of them have told.
     """
@@ -108,7 +109,8 @@ class LoadBatch:
     failures: Mapping[str, int]
     cpu_ns: int
     lag_ns: int = 0
-    send_lag_ns: int = 0
+    send_lags_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    delayed: int = 0
     inflight: int = 0
     backlog: int = 0
     workers: tuple[WorkerUse, ...] = ()

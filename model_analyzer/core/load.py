@@ -8,16 +8,22 @@ from typing import Literal
 Protocol = Literal["http", "grpc"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Load:
     """A closed loop of `value` requests in flight, or an open loop of `value` requests a second.
 
-    kind: "concurrency" or "request_rate". value: 1 or more.
+    kind: "concurrency" or "request_rate". value: of custom intervals their mean rate, else 1 or more.
+    intervals: digest of the custom intervals, which travel with the order; empty without.
+    max_concurrency: requests of an open loop in flight at most; what is due beyond it waits. None: the generator's own limit.
+    ramp_s: so long the load grows, linearly from nothing, before it counts.
     """
 
     kind: Literal["concurrency", "request_rate"]
     value: float
-    distribution: Literal["constant", "poisson"] = "constant"
+    distribution: Literal["constant", "poisson", "intervals"] = "constant"
+    intervals: str = ""
+    max_concurrency: int | None = None
+    ramp_s: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.value:g}"
@@ -75,7 +81,8 @@ class Tls:
 class LoadOrder:
     """All the load generator needs to drive one slice.
 
-    workers: how many processes share it; no more than requests in flight.
+    seed: the slice's number. workers: how many processes share it; no more than requests in flight. intervals_ns: the
+    load's custom intervals, if it has any.
     """
 
     address: str  # host:port
@@ -85,3 +92,4 @@ class LoadOrder:
     tls: Tls | None = None
     seed: int = 0
     workers: int = 1
+    intervals_ns: tuple[int, ...] = ()

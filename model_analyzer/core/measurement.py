@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
 from model_analyzer.core.telemetry import Gpu, Reading, Summaries, summaries_from_json, summaries_to_json
@@ -21,6 +22,8 @@ class Slice:
     counters over the same time, None where the metrics page could not be read (`server_problem` says why).
     client_cpu_ratio: CPU of the load generator / wall time. gpus: the GPUs that count. telemetry: scraped series inside
     the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
+    Open loop: send_lag: how late the client was with each send, None for a closed one. delayed: how many of the sends
+    waited because as many requests were in flight as there may be.
     """
 
     phase_id: str
@@ -33,12 +36,13 @@ class Slice:
     server_problem: str | None
     client_cpu_ratio: float
     client_lag_s: float
-    send_lag_s: float
     gpus: tuple[str, ...]
     telemetry: Summaries
     cadences: Mapping[str, float]
     problems: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    send_lag: Histogram | None = None
+    delayed: int = 0
 
     @property
     def seconds(self) -> float:
@@ -58,12 +62,13 @@ class Slice:
             "server_problem": self.server_problem,
             "client_cpu_ratio": self.client_cpu_ratio,
             "client_lag_s": self.client_lag_s,
-            "send_lag_s": self.send_lag_s,
             "gpus": list(self.gpus),
             "telemetry": summaries_to_json(self.telemetry),
             "cadences": dict(self.cadences),
             "problems": dict(self.problems),
             "notes": list(self.notes),
+            "send_lag": self.send_lag.to_json() if self.send_lag else None,
+            "delayed": self.delayed,
         }
 
     @classmethod
@@ -76,6 +81,7 @@ class Slice:
                 "gpus": tuple(data["gpus"]),
                 "telemetry": summaries_from_json(data["telemetry"]),
                 "notes": tuple(data["notes"]),
+                "send_lag": Histogram.from_json(data["send_lag"]) if data.get("send_lag") else None,
             }
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.core.gpus import GpuChoice, select_gpus
+from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.plan import Phase
@@ -57,23 +58,25 @@ class Seen:
     latency: list[NDArray[np.int64]] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     last: LoadBatch | None = None
+    send_lags: list[NDArray[np.int64]] = field(default_factory=list)
+    delayed: int = 0
     lag_ns: int = 0
-    send_lag_ns: int = 0
     replies: int = 0
     batches: int = 0
 
     def take(self, batch: LoadBatch, until_ns: int | None = None) -> None:
         """Add a batch.
 
-        Failures carry no time: those of a batch count where its report falls. One beyond `until_ns` brings none, so that
-        of the two reports that overlap the ends of a slice one counts whole and one not at all.
+        Failures and sends carry no time: those of a batch count where its report falls. One beyond `until_ns` brings
+        none, so that of the two reports that overlap the ends of a slice one counts whole and one not at all.
         """
         self.done.append(batch.done_ns)
         self.latency.append(batch.latency_ns)
         if until_ns is None or batch.end_ns <= until_ns:
             self.failures.update(batch.failures)
+            self.send_lags.append(batch.send_lags_ns)
+            self.delayed += batch.delayed
         self.lag_ns = max(self.lag_ns, batch.lag_ns)
-        self.send_lag_ns = max(self.send_lag_ns, batch.send_lag_ns)
         self.replies += len(batch.done_ns)
         self.batches += 1
         self.last = batch
@@ -163,7 +166,8 @@ def _reduce(
         server_problem=server_problem,
         client_cpu_ratio=(seen.cpu_ns - warm.cpu_ns) / max(seen.now_ns - warm.now_ns, 1),
         client_lag_s=seen.lag_ns / 1e9,
-        send_lag_s=seen.send_lag_ns / 1e9,
+        send_lag=Histogram.of(np.concatenate(seen.send_lags)) if plan.order.load.kind == "request_rate" else None,
+        delayed=seen.delayed,
         gpus=chosen.gpus,
         telemetry=summarise(pages, start_ns, end_ns, chosen.gpus),
         cadences=cadences(pages),

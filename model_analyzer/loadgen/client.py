@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -202,7 +203,12 @@ class _Child:
             "number": number,
             "protocol": order.requests.protocol,
             "address": order.address,
-            **asdict(order.load),
+            "kind": order.load.kind,
+            "value": order.load.value,
+            "distribution": order.load.distribution,
+            "max_concurrency": order.load.max_concurrency,
+            "ramp_ns": round(order.load.ramp_s * 1e9),
+            "intervals": len(order.intervals_ns),
             "seed": order.seed,
             "timeout_ns": int(order.timeout_s * 1e9),
             "tls": asdict(order.tls) if order.tls else None,
@@ -216,6 +222,7 @@ class _Child:
             for request in requests:
                 file.write(request.head)
                 file.write(request.body)
+            file.write(array("q", order.intervals_ns).tobytes())
             file.flush()
             try:
                 socket.send_fds(self._control, [json.dumps(message).encode()], [fd])
@@ -262,16 +269,16 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:
-    both = np.frombuffer(data, "<i8")
-    half = len(both) // 2
+    values, n = np.frombuffer(data, "<i8"), header["n"]
     return LoadBatch(
         end_ns=header["end_ns"],
-        done_ns=both[:half],
-        latency_ns=both[half:],
+        done_ns=values[:n],
+        latency_ns=values[n : 2 * n],
+        send_lags_ns=values[2 * n :],
         failures=header["failures"],
         cpu_ns=header["cpu_ns"],
         lag_ns=header["lag_ns"],
-        send_lag_ns=header["send_lag_ns"],
+        delayed=header["delayed"],
         inflight=header["inflight"],
         backlog=header["backlog"],
         workers=(WorkerUse(header["cpu_ns"], header["wait_ns"], header["replies"]),),
@@ -283,7 +290,7 @@ def _drain(fd: int, worker: int, frames: Frames) -> None:
     with os.fdopen(fd, "rb") as pipe, suppress(EOFError):
         while True:
             header = json.loads(_exactly(pipe, struct.unpack("<I", _exactly(pipe, 4))[0]))
-            frames.put((worker, (header, _exactly(pipe, 16 * header["n"]))))
+            frames.put((worker, (header, _exactly(pipe, 8 * (2 * header["n"] + header["sent"])))))
     frames.put((worker, None))
 
 

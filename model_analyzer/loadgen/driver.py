@@ -21,7 +21,7 @@ from time import monotonic_ns
 from typing import Any, Generic, TypeVar
 
 from model_analyzer.loadgen.order import Order, tls_context
-from model_analyzer.loadgen.schedule import send_times_ns
+from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share
 from model_analyzer.loadgen.tally import Tally
 
@@ -34,7 +34,7 @@ PIECES = 256
 DRAIN_NS = 1_000_000_000
 BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
-# Of all workers of an order together.
+# Requests in flight of an open loop at most, where the order does not say; of all its workers together.
 OPEN_LOOP_CONNECTIONS = 1024
 # A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
 PROBE_S = 2.0
@@ -98,7 +98,7 @@ class Driver(ABC, Generic[C, S]):
         self._tls = tls_context(order.tls) if order.tls else None
         self._address = _address(order.host, order.port)
         self._open_loop = order.scheduled
-        self._most_slots = share(OPEN_LOOP_CONNECTIONS, order.worker, order.workers)
+        self._most_slots = max(1, share(order.max_concurrency or OPEN_LOOP_CONNECTIONS, order.worker, order.workers))
         self._free: deque[S] = deque()
         self._waiting: deque[int] = deque()
         self._slots: list[S] = []
@@ -161,14 +161,15 @@ class Driver(ABC, Generic[C, S]):
             self._close_all()
 
     def _begin(self, start_ns: int) -> Iterator[int]:
+        """When to act: an open loop sends, a closed one begins a place of it."""
+        order = self._order
         if self._open_loop:
-            order = self._order
-            times = of_schedule(send_times_ns(order.value, order.distribution, order.seed), order.worker, order.workers)
-            origin_ns = start_ns if order.start_ns is None else order.start_ns
-            return (origin_ns + time for time in times)
-        for _ in range(self._order.concurrency):
-            self._add_slot()
-        return iter(())
+            times = send_times_ns(order.value, order.distribution, order.seed, order.intervals_ns, order.ramp_ns)
+            times = of_schedule(times, order.worker, order.workers)
+        else:
+            times = slot_times_ns(order.concurrency, order.ramp_ns, self._shared_by)
+        origin_ns = start_ns if order.start_ns is None else order.start_ns
+        return (origin_ns + time for time in times)
 
     def _finished(self, now: int) -> bool:
         return self._stopped_ns is not None and (not self._inflight or now - self._stopped_ns > DRAIN_NS)
@@ -339,31 +340,39 @@ class Driver(ABC, Generic[C, S]):
         elif not self._open_loop:
             self._send(slot, now)
         elif self._waiting:
-            self._send_late(slot, self._waiting.popleft(), now)
+            self._send(slot, self._waiting.popleft())
         else:
             slot.state = FREE
             self._free.append(slot)
 
-    def _send_due(self, schedule: Iterator[int], due: int, now: int) -> int:
-        """Open loop: send what is due; a request waits for a slot where none is free, and its wait counts."""
-        while due <= now and self._stopped_ns is None:
-            # How late we are ourselves, whether or not the server keeps us from sending.
-            if now - due > self._tally.lag_ns:
-                self._tally.lag_ns = now - due
-            if self._free:
-                self._send_late(self._free.popleft(), due, now)
+    def _send_due(self, schedule: Iterator[int], due: int | None, now: int) -> int | None:
+        """Do what is due; the time of what comes next, None where nothing does."""
+        while due is not None and due <= now and self._stopped_ns is None:
+            if self._open_loop:
+                self._send_one(due, now)
             else:
-                self._waiting.append(due)
-                # While one backs off the server is in trouble: more connections would not help it.
-                if not self._resume and len(self._slots) < self._most_slots:
-                    self._add_slot()
-            due = next(schedule)
+                self._add_slot()
+            due = next(schedule, None)
         return due
 
-    def _send_late(self, slot: S, due: int, now: int) -> None:
-        if now - due > self._tally.send_lag_ns:
-            self._tally.send_lag_ns = now - due
-        self._send(slot, due)
+    def _send_one(self, due: int, now: int) -> None:
+        """Open loop: send a request; it waits for a slot where none is free, and its wait counts."""
+        lag_ns = now - due
+        self._tally.send_lags.append(lag_ns)
+        if lag_ns > self._tally.lag_ns:
+            self._tally.lag_ns = lag_ns
+        if self._free:
+            self._send(self._free.popleft(), due)
+            if self._free:
+                return
+        else:
+            self._waiting.append(due)
+            if len(self._slots) >= self._most_slots:
+                self._tally.delayed += 1
+        # One in reserve: to connect takes time that is not the server's. While a slot backs off the server is in
+        # trouble: more connections would not help it.
+        if len(self._slots) < self._most_slots and not self._resume:
+            self._add_slot()
 
     def _put(self, conn: C, data: bytes | memoryview) -> bool:
         """Send one piece; whether the socket took it whole. The rest of it goes when the socket takes more."""

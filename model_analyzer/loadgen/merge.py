@@ -26,8 +26,8 @@ class Merger:
     """Puts the batches of `workers` processes together.
 
     A merged batch reaches up to `end_ns`, the time up to when ALL workers have told. Completions after it are held over
-    for the next one; so are failures, lags and CPU, which count where their report falls. Counts are added up, lags are
-    the largest.
+    for the next one; so are failures, sends, lags and CPU, which count where their report falls. Counts are added up,
+    lags are the largest.
     """
 
     def __init__(self, workers: int) -> None:
@@ -77,7 +77,8 @@ class Merger:
             failures=dict(failures),
             cpu_ns=sum(batch.cpu_ns for batch in latest),
             lag_ns=max((batch.lag_ns for batch in whole), default=0),
-            send_lag_ns=max((batch.send_lag_ns for batch in whole), default=0),
+            send_lags_ns=np.concatenate([np.empty(0, np.int64), *(batch.send_lags_ns for batch in whole)]),
+            delayed=sum(batch.delayed for batch in whole),
             inflight=sum(batch.inflight for batch in latest),
             backlog=sum(batch.backlog for batch in latest),
             workers=tuple(use for batch in latest for use in batch.workers),

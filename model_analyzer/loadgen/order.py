@@ -1,4 +1,4 @@
-"""An order as the child sees it: the load, and the requests as pieces of one shared, anonymous file."""
+"""An order as the child sees it: the load, and the requests as pieces of one shared, anonymous file, intervals behind them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import mmap
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,9 @@ MESSAGE_LIMIT = 1 << 18
 class Order:
     """What this process is to send.
 
-    value: of the whole load, of which it is worker number `worker` of `workers`. start_ns: when the schedule of an open
-    loop begins, on CLOCK_MONOTONIC; None: at once. wires: whole requests, head and body, in the order of this worker.
+    kind to intervals_ns: of the whole load (core.load.Load; intervals_ns: int64), of which it is worker number `worker` of
+    `workers`. start_ns: when the schedule of an open loop begins, on CLOCK_MONOTONIC; None: at once. wires: whole requests,
+    head and body, in the order of this worker.
     """
 
     number: int
@@ -34,6 +36,9 @@ class Order:
     timeout_ns: int
     tls: dict[str, Any] | None
     wires: tuple[memoryview, ...]
+    max_concurrency: int | None = None
+    ramp_ns: int = 0
+    intervals_ns: Sequence[int] = ()
     worker: int = 0
     workers: int = 1
     start_ns: int | None = None
@@ -67,8 +72,9 @@ def _order(data: dict[str, Any], fd: int) -> Order:
     for head, body in data.pop("sizes"):
         wires.append(whole[at : at + head + body])
         at += head + body
+    intervals_ns = whole[at : at + 8 * data.pop("intervals")].cast("q")
     host, _, port = data.pop("address").rpartition(":")
-    order = Order(host=host.strip("[]"), port=int(port), wires=(), **data)
+    order = Order(host=host.strip("[]"), port=int(port), wires=(), intervals_ns=intervals_ns, **data)
     mine = turns(len(wires), order.worker, order.workers, scheduled=order.scheduled)
     return replace(order, wires=tuple(wires[number] for number in mine))
 

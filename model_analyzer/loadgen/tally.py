@@ -1,6 +1,7 @@
 """What the child has seen since it last reported, and the frames that carry it to the analyzer.
 
-A frame: 4 bytes length of the JSON header, the header, then `n` int64 times and `n` int64 latencies (little endian).
+A frame: 4 bytes length of the JSON header, the header, then `n` int64 times, `n` int64 latencies and `sent` int64 send
+lags (little endian).
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ MESSAGE_LENGTH = 300
 
 
 class Tally:
-    """Counts between two reports."""
+    """Counts between two reports.
+
+    done, latency: of each success, ns. Open loop: send_lags: how late the loop was at each send, ns; delayed: how many of
+    these had to wait, because all the requests in flight that there may be were.
+    """
 
     def __init__(
         self, write: Callable[[bytes], object], order: int, waited_ns: Callable[[], int | None] = lambda: None
     ) -> None:
         self.done: array[int] = array("q")
         self.latency: array[int] = array("q")
+        self.send_lags: array[int] = array("q")
+        self.delayed = 0
         self.lag_ns = 0
-        self.send_lag_ns = 0
         self._failures: dict[str, int] = {}
         self._write = write
         self._order = order
@@ -52,28 +58,28 @@ class Tally:
             "failures": self._failures,
             "cpu_ns": time.process_time_ns() - self._cpu_before,
             "lag_ns": self.lag_ns,
-            "send_lag_ns": self.send_lag_ns,
+            "delayed": self.delayed,
             "inflight": inflight,
             "backlog": backlog,
             "replies": self._replies,
             "wait_ns": None if waited_ns is None or self._waited_before is None else waited_ns - self._waited_before,
         }
-        self._write(frame(self._order, header, self.done, self.latency))
-        self.done, self.latency, self._failures = array("q"), array("q"), {}
-        self.lag_ns = self.send_lag_ns = 0
+        self._write(frame(self._order, header, self.done, self.latency, self.send_lags))
+        self.done, self.latency, self.send_lags, self._failures = array("q"), array("q"), array("q"), {}
+        self.lag_ns = self.delayed = 0
         self.next_report_ns = now_ns + REPORT_EVERY_NS
 
     def end(self, error: str | None = None) -> None:
         """The order is over: the rest of what was counted, and the end."""
         if self.done or self._failures:
             self.report(time.monotonic_ns(), 0)
-        self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q")))
+        self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q"), array("q")))
 
 
-def frame(order: int, header: dict[str, Any], done: array[int], latency: array[int]) -> bytes:
+def frame(order: int, header: dict[str, Any], done: array[int], latency: array[int], lags: array[int]) -> bytes:
     """One frame as bytes."""
-    text = json.dumps({**header, "order": order, "n": len(done)}).encode()
-    return b"".join((struct.pack("<I", len(text)), text, done.tobytes(), latency.tobytes()))
+    text = json.dumps({**header, "order": order, "n": len(done), "sent": len(lags)}).encode()
+    return b"".join((struct.pack("<I", len(text)), text, done.tobytes(), latency.tobytes(), lags.tobytes()))
 
 
 def run_queue() -> Callable[[], int | None]:

@@ -58,7 +58,6 @@ def piece(of: Phase, number: int = 0, rate: int = 100, gpu: str | None = None) -
         server_problem=None,
         client_cpu_ratio=0.25,
         client_lag_s=0.0,
-        send_lag_s=0.0,
         gpus=(gpu,) if gpu else (),
         telemetry=telemetry,
         cadences={},

@@ -62,7 +62,6 @@ def piece(latency_ms: Mapping[float, int] | None = None, seconds: float = 1.0, *
             "server_problem": None,
             "client_cpu_ratio": 0.1,
             "client_lag_s": 0.0,
-            "send_lag_s": 0.0,
             "gpus": (),
             "telemetry": {},
             "cadences": {},

@@ -100,8 +100,9 @@ def load(
         for batch in batches:
             seen.done_ns += batch.done_ns.tolist()
             seen.latency_ns += batch.latency_ns.tolist()
+            seen.send_lags_ns += batch.send_lags_ns.tolist()
             seen.failures.update(batch.failures)
-            seen.reports.append({"send_lag_ns": batch.send_lag_ns, "inflight": batch.inflight, "cpu_ns": batch.cpu_ns})
+            seen.reports.append({"delayed": batch.delayed, "inflight": batch.inflight, "cpu_ns": batch.cpu_ns})
             count = len(seen.reports)
             done = len(seen.done_ns) >= successes and seen.failed >= failures and count >= reports
             if done or count >= at_most:

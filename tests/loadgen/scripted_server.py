@@ -196,6 +196,7 @@ class Seen:
 
     done_ns: list[int] = field(default_factory=list)
     latency_ns: list[int] = field(default_factory=list)
+    send_lags_ns: list[int] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     reports: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
@@ -210,9 +211,11 @@ class Seen:
         header = json.loads(data[4 : 4 + size])
         if "ended" in header:
             return
-        times = struct.unpack(f"<{2 * header['n']}q", data[4 + size :])
-        self.done_ns += times[: header["n"]]
-        self.latency_ns += times[header["n"] :]
+        n = header["n"]
+        values = struct.unpack(f"<{2 * n + header['sent']}q", data[4 + size :])
+        self.done_ns += values[:n]
+        self.latency_ns += values[n : 2 * n]
+        self.send_lags_ns += values[2 * n :]
         self.failures.update(header["failures"])
         self.reports.append(header)
 

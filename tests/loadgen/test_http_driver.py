@@ -402,7 +402,9 @@ def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
     sent = scheduled(seen)
     # Nothing arrived before it was due.
     assert all(arrived >= due for arrived, due in zip(sorted(server.times_ns), sent, strict=False))
-    assert any(report["send_lag_ns"] > 0 for report in seen.reports)
+    assert len(seen.send_lags_ns) >= len(sent)
+    assert all(lag >= 0 for lag in seen.send_lags_ns)
+    assert not sum(report["delayed"] for report in seen.reports)
 
 
 def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +419,58 @@ def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.Mo
         seen = run(order(server.port, kind="request_rate", value=100.0), enough(10))
     # Each takes 40 ms and one is due every 10 ms: the n-th is 30 ms later than the one before.
     assert all(latency >= 40 * MS + n * 29 * MS for n, latency in enumerate(seen.latency_ns))
-    assert max(report["send_lag_ns"] for report in seen.reports) >= 150 * MS
+    # That is the server's doing, and not the loop's: the wait for a place is no send lag.
+    assert sum(report["delayed"] for report in seen.reports) >= 10
+    assert sorted(seen.send_lags_ns)[len(seen.send_lags_ns) // 2] < 20 * MS
+
+
+def test_no_more_requests_of_an_open_loop_are_in_flight_than_it_may_have() -> None:
+    flying, most, lock = 0, 0, threading.Lock()
+
+    def script(peer: Peer) -> None:
+        nonlocal flying, most
+        while peer.request() is not None:
+            with lock:
+                flying += 1
+                most = max(most, flying)
+            time.sleep(0.05)
+            with lock:
+                flying -= 1
+            peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, kind="request_rate", value=200.0, max_concurrency=3), enough(30))
+        assert server.accepted == 3
+    assert most <= 3
+    # The schedule goes on: what waits is late, and the wait is in its latency.
+    assert sum(report["delayed"] for report in seen.reports) >= 20
+    assert max(seen.latency_ns) >= 150 * MS
+    assert follows_schedule(seen, send_times_ns(200.0, "constant", 1))
+
+
+def test_one_connection_is_in_reserve_so_that_no_latency_holds_a_connect() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        seen = run(order(server.port, kind="request_rate", value=20.0), enough(5))
+        assert server.accepted >= 2
+    assert not seen.failures
+
+
+def test_intervals_are_sent_round_and_round() -> None:
+    intervals_ns = (10 * MS, 0, 30 * MS)
+    with ScriptedServer(always(GOOD)) as server:
+        work = order(
+            server.port, kind="request_rate", value=75.0, distribution="intervals", seed=0, intervals_ns=intervals_ns
+        )
+        seen = run(work, enough(20))
+    assert follows_schedule(seen, send_times_ns(75.0, "intervals", 0, intervals_ns))
+
+
+def test_a_closed_loop_begins_over_its_ramp() -> None:
+    with ScriptedServer(always(GOOD)) as server:
+        began = time.monotonic_ns()
+        run(order(server.port, value=4, ramp_ns=800 * MS), lambda _: server.accepted >= 4)
+        took = time.monotonic_ns() - began
+    assert took >= 600 * MS, "the fourth place begins at three quarters of the ramp"
 
 
 def test_an_open_loop_opens_connections_as_it_needs_them() -> None:

@@ -58,10 +58,16 @@ def test_a_batch_reaches_up_to_when_all_have_told_and_holds_the_rest_over() -> N
 def test_counts_are_added_up_and_lags_are_the_largest() -> None:
     (batch,) = merged(
         Merger(2),
-        (0, told(50, [1], cpu_ns=10, wait_ns=3, lag_ns=5, send_lag_ns=1, inflight=4, backlog=2)),
-        (1, told(50, [2, 3], cpu_ns=20, lag_ns=2, send_lag_ns=9, inflight=3, backlog=1)),
+        (
+            0,
+            told(
+                50, [1], cpu_ns=10, wait_ns=3, lag_ns=5, send_lags_ns=np.array([1, 7]), delayed=1, inflight=4, backlog=2
+            ),
+        ),
+        (1, told(50, [2, 3], cpu_ns=20, lag_ns=2, send_lags_ns=np.array([9]), delayed=3, inflight=3, backlog=1)),
     )
-    assert (batch.cpu_ns, batch.lag_ns, batch.send_lag_ns, batch.inflight, batch.backlog) == (30, 5, 9, 7, 3)
+    assert (batch.cpu_ns, batch.lag_ns, batch.delayed, batch.inflight, batch.backlog) == (30, 5, 4, 7, 3)
+    assert batch.send_lags_ns.tolist() == [1, 7, 9]
     assert batch.workers == (WorkerUse(10, 3, 1), WorkerUse(20, None, 2))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from array import array
 from typing import Any
 
 import pytest
 
 from model_analyzer.loadgen.order import Order, receive
 
+INTERVALS_NS = array("q", [0, 1, 2**40])
 REQUESTS = [(b"head one\r\n\r\n", b"body one"), (b"h\r\n\r\n", b""), (b"", b"serialised")]
 
 
@@ -19,9 +21,10 @@ def cross(address: str = "127.0.0.1:8000", before: tuple[bytes, ...] = ()) -> Or
     message: dict[str, Any] = {
         "number": 3, "protocol": "http", "address": address, "kind": "concurrency", "value": 2, "distribution": "constant",
         "seed": 0, "timeout_ns": 1, "tls": None, "sizes": [(len(head), len(body)) for head, body in REQUESTS],
+        "max_concurrency": None, "ramp_ns": 0, "intervals": len(INTERVALS_NS),
     }  # fmt: skip
     fd = os.memfd_create("requests")
-    os.write(fd, b"".join(head + body for head, body in REQUESTS))
+    os.write(fd, b"".join(head + body for head, body in REQUESTS) + INTERVALS_NS.tobytes())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         for each in before:
@@ -35,6 +38,7 @@ def test_requests_are_cut_where_they_were_joined() -> None:
     order = cross()
     assert order is not None
     assert [bytes(wire) for wire in order.wires] == [head + body for head, body in REQUESTS]
+    assert list(order.intervals_ns) == list(INTERVALS_NS)
 
 
 @pytest.mark.parametrize(

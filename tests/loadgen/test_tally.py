@@ -47,13 +47,15 @@ def test_a_report_arrives_as_it_was_counted(times: list[int], failures: dict[str
     for message, count in failures.items():
         for _ in range(count):
             tally.failed(message)
-    tally.lag_ns, tally.send_lag_ns = 5, 6
+    tally.send_lags.extend(times[:3])
+    tally.lag_ns, tally.delayed = 5, 6
     tally.report(123, 4, 2)
     (batch,) = report(sent)
     assert batch.done_ns.tolist() == times
     assert batch.latency_ns.tolist() == times[::-1]
     assert sum(batch.failures.values()) == sum(failures.values())
-    assert (batch.end_ns, batch.inflight, batch.lag_ns, batch.send_lag_ns) == (123, 4, 5, 6)
+    assert batch.send_lags_ns.tolist() == times[:3]
+    assert (batch.end_ns, batch.inflight, batch.lag_ns, batch.delayed) == (123, 4, 5, 6)
     assert batch.backlog == 2
     assert batch.cpu_ns > 0
     assert batch.workers == (WorkerUse(batch.cpu_ns, None, len(times)),)
@@ -65,12 +67,14 @@ def test_a_report_starts_anew_after_the_one_before() -> None:
     tally.done.append(1)
     tally.latency.append(2)
     tally.failed("x")
-    tally.lag_ns = tally.send_lag_ns = 9
+    tally.send_lags.append(3)
+    tally.lag_ns = tally.delayed = 9
     tally.report(1, 0)
     tally.report(2, 0)
     first, second = report(sent)
     assert (len(first.done_ns), dict(first.failures)) == (1, {"x": 1})
-    assert (len(second.done_ns), dict(second.failures), second.lag_ns, second.send_lag_ns) == (0, {}, 0, 0)
+    assert (len(second.done_ns), dict(second.failures), second.lag_ns, second.delayed) == (0, {}, 0, 0)
+    assert (len(first.send_lags_ns), len(second.send_lags_ns)) == (1, 0)
     assert second.cpu_ns >= first.cpu_ns
 
 
@@ -116,7 +120,7 @@ def test_the_end_of_an_order_is_a_frame_with_its_error() -> None:
     (item, last) = received(write=sent[0])
     assert last is None
     assert item is not None
-    assert item[0] == {"ended": True, "error": "OSError: no such host", "order": 3, "n": 0}
+    assert item[0] == {"ended": True, "error": "OSError: no such host", "order": 3, "n": 0, "sent": 0}
 
 
 def test_what_was_not_reported_yet_goes_before_the_end() -> None:
