@@ -28,6 +28,7 @@ from model_analyzer.core.select import satisfies
 from model_analyzer.core.shard import share
 from model_analyzer.core.spec import JobSpec, pairs
 from model_analyzer.core.stopping import StopRule
+from model_analyzer.core.values import host_port
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
@@ -410,7 +411,8 @@ def _repository(spec: JobSpec) -> Path:
 def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Server:
     from model_analyzer.adapters.triton.remote import Before, RemoteEndpoints, RemoteServer
 
-    http, grpc = (text.split("://")[-1].rstrip("/") for text in (spec.triton_http_endpoint, spec.triton_grpc_endpoint))
+    http, grpc = host_port(spec.triton_http_endpoint), host_port(spec.triton_grpc_endpoint)
+    used = host_port(spec.endpoint)
     return RemoteServer(
         RemoteEndpoints(http, grpc, spec.triton_metrics_url),
         protocol=spec.client_protocol,
@@ -419,8 +421,8 @@ def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Serv
         touch_models_in_use=spec.touch_models_in_use,
         reload_model_disable=spec.reload_model_disable,
         say=progress.say,
-        left={model: Before(**before) for (at, model), before in opened.contents.touched.items() if at == http},
-        remember=lambda model, before: opened.add_touched(http, model, asdict(before)),
+        left={model: Before(**before) for (at, model), before in opened.contents.touched.items() if at == used},
+        remember=lambda model, before: opened.add_touched(used, model, asdict(before)),
     )
 
 

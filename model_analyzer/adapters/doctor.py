@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from model_analyzer.adapters.telemetry.sources import discovers, exporters, gpu_choice
-from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, Refused, Unreachable, WireApi
+from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, Refused, Unreachable, WireApi, another_endpoint
 from model_analyzer.core.gpus import select_gpus
 from model_analyzer.core.spec import JobSpec
 from model_analyzer.core.telemetry import Page
+from model_analyzer.core.values import host_port
 from model_analyzer.errors import AnalyzerError, ExportPathError, ServerError
 
 # warn: a run goes on without it. skip: not looked at.
@@ -92,9 +93,7 @@ def _results(export_path: Path) -> Found:
 def _server(spec: JobSpec) -> Found:
     """The load goes to one endpoint; the other may be closed."""
     tls = next((model.tls for model in spec.models() if model.tls is not None), None)
-    api: WireApi = HttpApi(spec.triton_http_endpoint, tls)
-    if spec.client_protocol == "grpc":
-        api = GrpcApi(spec.triton_grpc_endpoint, tls)
+    api: WireApi = (GrpcApi if spec.client_protocol == "grpc" else HttpApi)(host_port(spec.endpoint), tls)
     try:
         for state, holds in (("live", api.is_live()), ("ready", api.is_ready())):
             if not holds:
@@ -105,8 +104,9 @@ def _server(spec: JobSpec) -> Found:
         )
         known = {str(model.get("name")) for model in api.index()}
     except (Refused, Unreachable) as error:
-        fix = "start it, or correct the endpoint; in a pod see the log of Triton's container"
-        raise ServerError(api.endpoint, f"does not answer ({error})", fix) from error
+        fix = f"start it, {another_endpoint(spec.client_protocol)}; in a pod see the log of Triton's container"
+        what = f"does not answer over {spec.client_protocol} ({error})"
+        raise ServerError(api.endpoint, what, fix) from error
     yield from _models(api.endpoint, [model.name for model in spec.models()], known)
 
 

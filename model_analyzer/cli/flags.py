@@ -40,7 +40,7 @@ FLAGS = (
     Flag("duration_seconds", ("-d", "--duration-seconds"), "How long the server is watched with no model loaded."),
     Flag("monitoring_interval", ("-i", "--monitoring-interval"), "Seconds between scrapes of the metrics."),
     Flag("client_max_retries", ("-r", "--client-max-retries"), "Tries, a second apart, to reach the server."),
-    Flag("client_protocol", ("--client-protocol",), "http or grpc."),
+    Flag("client_protocol", ("--client-protocol",), "grpc or http."),
     Flag("triton_launch_mode", ("--triton-launch-mode",), "remote, local, embedded or docker."),
     Flag("triton_http_endpoint", ("--triton-http-endpoint",), "host:port of a running server, HTTP."),
     Flag("triton_grpc_endpoint", ("--triton-grpc-endpoint",), "host:port of a running server, gRPC."),

@@ -109,7 +109,7 @@ PERF_FLAGS_WORK: dict[str, str] = {
     "ssl-https-private-key-type": "HTTP: `PEM`; DER is not supported yet",
     "ssl-https-verify-peer": "HTTP: 0 accepts any certificate",
     "ssl-https-verify-host": "HTTP: 0 accepts a certificate of another host; 1 or 2 does not",
-    "ssl-grpc-use-ssl": "gRPC over TLS",
+    "ssl-grpc-use-ssl": "gRPC over TLS; grpcs:// in the endpoint turns it on, too",
     "ssl-grpc-root-certifications-file": "gRPC: CA certificates. Naming a file turns TLS on, too",
     "ssl-grpc-certificate-chain-file": "gRPC: client certificate",
     "ssl-grpc-private-key-file": "gRPC: client key",

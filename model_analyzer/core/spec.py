@@ -258,12 +258,14 @@ class JobSpec(_Strict):
     monitoring_interval: Number = Field(
         0.25, ge=0.01, description="Seconds between scrapes of the metrics (Triton Model Analyzer: 1)."
     )
-    client_protocol: Literal["http", "grpc"] = Field("http", description="How requests are sent.")
+    client_protocol: Literal["http", "grpc"] = Field("grpc", description="How requests are sent: grpc or http.")
     triton_launch_mode: Literal["remote", "local", "embedded", "docker"] | None = Field(
         None, description="Where Triton comes from. Default: local where a tritonserver is found, else embedded."
     )
     triton_http_endpoint: Endpoint = Field("localhost:8000", description="remote: host:port, or https://host:port.")
-    triton_grpc_endpoint: Endpoint = Field("localhost:8001", description="remote: host:port of gRPC.")
+    triton_grpc_endpoint: Endpoint = Field(
+        "localhost:8001", description="remote: host:port of gRPC, or grpcs://host:port."
+    )
     triton_metrics_url: Url = Field("http://localhost:8002/metrics", description="remote: URL of the metrics page.")
     triton_server_path: PathText = Field("tritonserver", description="local: the program, on PATH or as a path.")
     triton_docker_image: str = Field("nvcr.io/nvidia/tritonserver:26.09-py3", description="docker: the image.")
@@ -344,6 +346,11 @@ class JobSpec(_Strict):
             raise wrong(faults)
         return self
 
+    @property
+    def endpoint(self) -> str:
+        """Of a remote server, where requests go to; with a scheme, if that was given."""
+        return self.triton_grpc_endpoint if self.client_protocol == "grpc" else self.triton_http_endpoint
+
     def models(self) -> tuple[ResolvedModel, ...]:
         """Every model with all that holds for it."""
         return tuple(self._resolve(model) for model in self.profile_models)
@@ -355,7 +362,7 @@ class JobSpec(_Strict):
             batch_sizes=model.parameters.batch_sizes or self.batch_sizes,
             loads=self._loads(model.parameters, str(flags.get("request-distribution", "constant"))),
             input_source=input_source(flags),
-            tls=tls_of(flags, self.client_protocol, self.triton_http_endpoint),
+            tls=tls_of(flags, self.client_protocol, self.endpoint),
             model_config_parameters=model.model_config_parameters,
             cpu_only=model.cpu_only,
             objectives=model.objectives or self.objectives,
@@ -399,6 +406,7 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
     if spec.model_repository is None and spec.triton_launch_mode != "remote":
         fix = "name the folder of the models (only the remote launch mode can do without)"
         yield ("model_repository", "triton_launch_mode"), "model_repository", "model_repository is missing", fix
+    yield from _endpoint_faults(spec)
     if spec.weighting is not None:
         what = "weighting stands for all models, and it weighs them against each other"
         yield ("weighting",), "weighting", what, "give it to a model, in profile_models"
@@ -410,6 +418,17 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
         keys = ("profile_models", "batch_sizes", "concurrency", "request_rate")
         yield keys, "profile_models", f"the job has {phases} phases", f"sweep less: {MOST_PHASES} are the most"
     yield from _file_faults(spec)
+
+
+def _endpoint_faults(spec: JobSpec) -> Iterator[_Relation]:
+    """A server is named by the endpoint that is not used: what listens at the other one's default may be another server."""
+    protocol, other = spec.client_protocol, "http" if spec.client_protocol == "grpc" else "grpc"
+    used, unused = f"triton_{protocol}_endpoint", f"triton_{other}_endpoint"
+    moved = getattr(spec, unused) != JobSpec.model_fields[unused].default
+    if spec.triton_launch_mode == "remote" and moved and used not in spec.model_fields_set:
+        what = f"requests go over {protocol}, and only {unused} is given"
+        fix = f"give {used}, too, or set client_protocol: {other}"
+        yield ("triton_launch_mode", "client_protocol", used, unused), unused, what, fix
 
 
 def _count_phases(spec: JobSpec) -> int:

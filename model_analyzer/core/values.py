@@ -151,6 +151,11 @@ def endpoint(value: Any) -> Any:
     return value
 
 
+def host_port(endpoint: str) -> str:
+    """An endpoint without its scheme."""
+    return endpoint.split("://")[-1].rstrip("/")
+
+
 def url(value: Any) -> Any:
     """An http URL."""
     if not isinstance(value, str) or not re.match(r"^https?://[^/\s]+", value):
@@ -359,17 +364,18 @@ def _shape(text: Any) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(part) for part in parts)
 
 
-def tls_of(flags: Mapping[str, Any], protocol: Protocol, http_endpoint: str) -> Tls | None:
-    """TLS of the client, from perf_analyzer's ssl-* flags and an https:// endpoint; None: plain."""
+def tls_of(flags: Mapping[str, Any], protocol: Protocol, endpoint: str) -> Tls | None:
+    """TLS of the client, from perf_analyzer's ssl-* flags and a grpcs:// or https:// endpoint; None: plain."""
+    secure = endpoint.startswith(("https://", "grpcs://"))
     if protocol == "grpc":
-        if not _true(flags.get("ssl-grpc-use-ssl", "ssl-grpc-root-certifications-file" in flags)):
+        if not _true(flags.get("ssl-grpc-use-ssl", secure or "ssl-grpc-root-certifications-file" in flags)):
             return None
         return Tls(
             ca_file=flags.get("ssl-grpc-root-certifications-file"),
             certificate_file=flags.get("ssl-grpc-certificate-chain-file"),
             private_key_file=flags.get("ssl-grpc-private-key-file"),
         )
-    if not http_endpoint.startswith("https://") and not any(name.startswith("ssl-https-") for name in flags):
+    if not secure and not any(name.startswith("ssl-https-") for name in flags):
         return None
     return Tls(
         ca_file=flags.get("ssl-https-ca-certificates-file"),

@@ -295,11 +295,11 @@ def test_keys_without_effect_are_answered_with_their_line(tmp_path: Path) -> Non
 
 
 def test_keys_of_another_launch_mode_or_protocol_are_answered(tmp_path: Path) -> None:
-    text = "profile_models: [a]\nconcurrency: 1\ntriton_launch_mode: remote\ntriton_docker_image: x\nperf_analyzer_flags: {ssl-grpc-use-ssl: true}\n"
+    text = "profile_models: [a]\nconcurrency: 1\ntriton_launch_mode: remote\ntriton_docker_image: x\nperf_analyzer_flags: {ssl-https-verify-peer: 0}\n"
     _, warnings = read(tmp_path, text)
     assert warnings == [
         "job.yaml:4: triton_docker_image has no effect; it belongs to triton_launch_mode: docker",
-        "job.yaml:5: ssl-grpc-use-ssl has no effect; client_protocol is http",
+        "job.yaml:5: ssl-https-verify-peer has no effect; client_protocol is grpc",
     ]
 
 

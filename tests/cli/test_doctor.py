@@ -67,7 +67,7 @@ def triton() -> Iterator[str]:
 def _remote(endpoint: str, model: str = "add_sub") -> list[str]:
     metrics = f"http://{endpoint}/metrics"
     server = ["--triton-launch-mode", "remote", "--triton-http-endpoint", endpoint, "--triton-metrics-url", metrics]
-    return ["doctor", "-n", model, "-c", "1", "--dcgm-discovery", "off", *server]
+    return ["doctor", "-n", model, "-c", "1", "--dcgm-discovery", "off", "--client-protocol", "http", *server]
 
 
 def test_says_ok_for_each_thing_that_a_run_needs(command: Command, triton: str, tmp_path: Path) -> None:
@@ -95,6 +95,20 @@ def test_a_model_that_the_repository_lacks_is_named_with_those_that_it_has(comma
     assert ended.code == 3
     (failure,) = failures(ended.out)
     assert "has no model bert in its repository; it has add_sub, resnet" in failure
+
+
+def test_an_endpoint_may_have_a_scheme(command: Command, triton: str, tmp_path: Path) -> None:
+    ended = command(*_remote(triton), "--triton-http-endpoint", f"http://{triton}/", "-e", str(tmp_path / "release"))
+    assert ended.code == 0, ended.out
+    assert f"ok   server: http endpoint {triton}: Triton 2.99.0, live and ready" in ended.out
+
+
+def test_a_grpc_endpoint_that_does_not_answer_says_how_to_do_without(command: Command, triton: str) -> None:
+    ended = command(*_remote(triton), "--client-protocol", "grpc", "--triton-grpc-endpoint", "127.0.0.1:9")
+    assert ended.code == 3
+    (failure,) = failures(ended.out)
+    assert failure.startswith("server: 127.0.0.1:9: does not answer over grpc (")
+    assert "start it, correct triton_grpc_endpoint, choose client_protocol: http; in a pod see" in failure
 
 
 def test_every_fault_is_said_and_the_first_is_the_exit_code(

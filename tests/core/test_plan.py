@@ -72,7 +72,7 @@ def test_a_phase_keeps_its_id_whatever_else_is_in_the_job() -> None:
         {"batch_sizes": 2},
         {"concurrency": 2},
         {"request_rate": 1, "concurrency": None},
-        {"client_protocol": "grpc"},
+        {"client_protocol": "http"},
         {"conditions": {"rule": "other"}},
         {"fingerprints": {"a": "changed"}},
     ],

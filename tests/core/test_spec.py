@@ -166,6 +166,36 @@ def test_endpoints(value: str) -> None:
     assert job(triton_http_endpoint=value).triton_http_endpoint == value
 
 
+ELSEWHERE = {"triton_launch_mode": "remote", "triton_http_endpoint": "t:8000"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"client_protocol": "http"},
+        {"triton_grpc_endpoint": "localhost:8001"},
+        {"triton_http_endpoint": "localhost:8000"},
+        {"triton_launch_mode": None},
+    ],
+)
+def test_the_endpoint_that_is_used_is_given_or_both_are_the_defaults(more: dict[str, Any]) -> None:
+    job(**{**ELSEWHERE, "model_repository": "/m", **more})
+
+
+def test_a_server_that_is_named_by_its_other_endpoint_alone_is_not_guessed() -> None:
+    line = "requests go over grpc, and only triton_http_endpoint is given; give triton_grpc_endpoint, too, or set client_protocol: http"
+    with pytest.raises(ValidationError, match=line):
+        job(**ELSEWHERE)
+    line = "requests go over http, and only triton_grpc_endpoint is given; give triton_http_endpoint"
+    with pytest.raises(ValidationError, match=line):
+        job(triton_launch_mode="remote", triton_grpc_endpoint="t:8001", client_protocol="http")
+
+
+def test_requests_go_to_the_endpoint_of_their_protocol() -> None:
+    both = {**ELSEWHERE, "triton_grpc_endpoint": "grpcs://t:8001"}
+    assert (job(**both).endpoint, job(**both, client_protocol="http").endpoint) == ("grpcs://t:8001", "t:8000")
+
+
 @pytest.mark.parametrize("value", ["h", "h:", ":8000", "http://h", "h:1/path", "h 1:1", "", 8000])
 def test_what_is_no_endpoint(value: Any) -> None:
     with pytest.raises(ValidationError):

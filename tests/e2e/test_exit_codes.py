@@ -33,8 +33,8 @@ def _wrong_spec(make: Make, remote: Keys) -> int:
 
 def _no_server(make: Make, remote: Keys) -> int:
     nowhere = f"127.0.0.1:{free_ports('127.0.0.1', 1)[0]}"
-    done = make(["add_sub"], **{**remote, "triton_http_endpoint": nowhere, "client_max_retries": 1}).profile()
-    assert f"error: {nowhere}: no Triton server answers after 1 try" in done.stderr
+    done = make(["add_sub"], **{**remote, "triton_grpc_endpoint": nowhere, "client_max_retries": 1}).profile()
+    assert f"error: {nowhere}: no Triton server answers over grpc after 1 try" in done.stderr
     return done.returncode
 
 

@@ -581,10 +581,14 @@ def test_values_that_the_schema_does_not_know_are_refused_by_name(
     ("values", "line"),
     [
         ({"triton": {"enabled": False}}, "triton.endpoints: is empty, and triton.enabled is false; name"),
-        ({"triton": {**REMOTE, "endpoints": {"http": "t:8000"}}}, "triton.endpoints.metrics: is empty; name the URL"),
+        ({"triton": {**REMOTE, "endpoints": {"grpc": "t:8001"}}}, "triton.endpoints.metrics: is empty; name the URL"),
         (
-            {"triton": {**REMOTE, "endpoints": {"http": "t:8000"}}, "job": {"profile_models": ["a"], "client_protocol": "grpc"}},
-            "triton.endpoints.grpc: is empty, and the job's client_protocol is grpc; name it",
+            {"triton": {**REMOTE, "endpoints": {"http": "t:8000"}}},
+            "triton.endpoints.grpc: is empty, and the job's client_protocol is grpc; name it as host:port, or choose",
+        ),
+        (
+            {"triton": {**REMOTE, "endpoints": {"grpc": "t:8001"}}, "job": {"profile_models": ["a"], "client_protocol": "http"}},
+            "triton.endpoints.http: is empty, and the job's client_protocol is http; name it",
         ),
         ({"triton": {"endpoints": {"http": "t:8000"}}}, "triton.endpoints: is given, and triton.enabled is true; set"),
         (

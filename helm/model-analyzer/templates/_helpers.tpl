@@ -130,11 +130,11 @@ Wrong values: one line each, "where: what; how to mend".
 {{- end -}}
 {{- if not $v.triton.enabled -}}
 {{- if not (or $v.triton.endpoints.http $v.triton.endpoints.grpc) -}}
-{{- fail "triton.endpoints: is empty, and triton.enabled is false; name the server's http and metrics endpoints, or enable the sidecar" -}}
+{{- fail "triton.endpoints: is empty, and triton.enabled is false; name the server's grpc and metrics endpoints, or enable the sidecar" -}}
 {{- end -}}
-{{- $protocol := get $job "client_protocol" | default "http" -}}
+{{- $protocol := get $job "client_protocol" | default "grpc" -}}
 {{- if not (get $v.triton.endpoints $protocol) -}}
-{{- fail (printf "triton.endpoints.%s: is empty, and the job's client_protocol is %s; name it as host:port" $protocol $protocol) -}}
+{{- fail (printf "triton.endpoints.%s: is empty, and the job's client_protocol is %s; name it as host:port, or choose the other protocol" $protocol $protocol) -}}
 {{- end -}}
 {{- if not $v.triton.endpoints.metrics -}}
 {{- fail "triton.endpoints.metrics: is empty; name the URL of the server's metrics page, http://HOST:8002/metrics" -}}

@@ -34,14 +34,13 @@ def gpu_choice(spec: JobSpec, mode: str, environ: Mapping[str, str]) -> GpuChoic
     # A process of ours has our environment, and the job's; a container that we start has other devices than we have.
     ours = mode in ("local", "embedded")
     environment = {**environ, **dict(pairs(spec.triton_server_environment) if ours else ())}
-    endpoint = spec.triton_grpc_endpoint if spec.client_protocol == "grpc" else spec.triton_http_endpoint
     return GpuChoice(
         wanted=wanted_gpus(spec),
         pod=environ.get("POD_NAME", ""),
         namespace=environ.get("POD_NAMESPACE", ""),
         container=environ.get("TRITON_CONTAINER", ""),
         visible=Visible(environment.get("CUDA_VISIBLE_DEVICES"), environment.get("NVIDIA_VISIBLE_DEVICES"), ours),
-        elsewhere=mode == "remote" and not is_here(endpoint),
+        elsewhere=mode == "remote" and not is_here(spec.endpoint),
         own_node=discovers(spec, environ),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Any
 from model_analyzer.adapters.container import in_docker
 from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.docker_engine import connect, pull_if_absent, reason_of
-from model_analyzer.adapters.triton.launch import PORTS, Launch, arguments, free_ports, merge_flags
+from model_analyzer.adapters.triton.launch import PORTS, Launch, accepts, arguments, free_ports, merge_flags
 from model_analyzer.adapters.triton.local import LOOPBACK, describe_gpus
 from model_analyzer.adapters.triton.owned import OwnedServer
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -25,7 +24,6 @@ from model_analyzer.errors import ServerError, SpecError
 LABEL = "model-analyzer.export-path"
 CONTAINER_PORTS = {"http-port": "8000", "grpc-port": "8001", "metrics-port": "8002"}
 # A container's own address is either at once on the line, or not reachable from here at all.
-CONNECT_TIMEOUT_S = 0.5
 # Keywords of docker-py's containers.run that say how to wait for a container: we do not.
 NOT_OURS = ("detach", "remove", "auto_remove", "stdout", "stderr", "stream")
 
@@ -223,6 +221,7 @@ class DockerServer(OwnedServer):
 
         self._await_ready(is_ready)
         address, self._control = answering[0]
+        self._await_metrics(address.metrics)
         info = ServerInfo(
             version=self._control.version(),
             http_endpoint=address.http,
@@ -304,16 +303,6 @@ def addresses(attributes: Mapping[str, Any], flags: Mapping[str, str], shares_a_
 def _address(places: Sequence[str], direct: bool) -> Address:
     http, grpc, metrics = places
     return Address(http, grpc, metrics, direct)
-
-
-def accepts(address: str) -> bool:
-    """Whether something listens there and can be reached from here."""
-    host, port = address.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _copy_log(container: Any, output: IO[bytes]) -> None:

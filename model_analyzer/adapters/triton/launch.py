@@ -12,6 +12,7 @@ from model_analyzer.errors import ServerError
 
 Flags = list[tuple[str, str]]
 
+CONNECT_TIMEOUT_S = 0.5
 PORTS = ("http-port", "grpc-port", "metrics-port")
 # May stand several times, each with a setting of its own: `--backend-config=python,key=value`.
 REPEATABLE = frozenset({"backend-config", "metrics-config", "trace-config", "cache-config", "host-policy"})
@@ -33,7 +34,7 @@ class Launch:
     repository: Path
     log_path: Path
     monitoring_interval_s: float = 1.0
-    protocol: Protocol = "http"
+    protocol: Protocol = "grpc"
     tls: Tls | None = None
     gpus: tuple[str, ...] | None = None
     ready_timeout_s: float = 120.0
@@ -48,6 +49,16 @@ class Launch:
             # A client's idle connection makes a stopping Triton wait this long; its default is 30.
             "exit-timeout-secs": "5",
         }
+
+
+def accepts(address: str) -> bool:
+    """Whether something listens there and can be reached from here."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def merge_flags(ours: Mapping[str, str], theirs: Iterable[tuple[str, str]]) -> Flags:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model_analyzer.adapters.triton.control import TritonControl
-from model_analyzer.adapters.triton.launch import PORTS, Launch, arguments, check_ports_free, free_ports, merge_flags
+from model_analyzer.adapters.triton.launch import (
+    PORTS,
+    Launch,
+    accepts,
+    arguments,
+    check_ports_free,
+    free_ports,
+    merge_flags,
+)
 from model_analyzer.adapters.triton.owned import OwnedServer
 from model_analyzer.adapters.triton.process import ServerProcess
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -90,7 +98,9 @@ class LocalServer(OwnedServer):
         host = LOOPBACK if host == "0.0.0.0" else host
         http, grpc, metrics = (f"{host}:{values[port]}" for port in PORTS)
         control = TritonControl.over(self._launch.protocol, http, grpc, self._launch.tls, self._log)
-        self._await_ready(control.is_ready)
+        # gRPC's library waits a second after a connection that was refused.
+        self._await_ready(lambda: accepts(control.endpoint) and control.is_ready())
+        self._await_metrics(metrics)
         self._control = control
         info = ServerInfo(control.version(), http, grpc, f"http://{metrics}/metrics", True, (self._process.pid,))
         self._launch.say(f"{installation.name} {info.version}: {describe_gpus(info.metrics_url)}")

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from model_analyzer.adapters.triton.control import TritonControl
-from model_analyzer.adapters.triton.launch import Launch, remedy
+from model_analyzer.adapters.triton.launch import Launch, accepts, remedy
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import merge, read_written
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError
 
 GRACE_S = 10.0
+# For the metrics page once the server is ready; one that was told to have none gets no longer.
+PAGE_S = 5.0
 
 
 class OwnedServer(ABC):
@@ -117,6 +119,12 @@ class OwnedServer(ABC):
             if time.monotonic() > deadline:
                 raise self._start_error(f"is not ready after {self._launch.ready_timeout_s:g} s")
             time.sleep(0.05)
+
+    def _await_metrics(self, address: str) -> None:
+        """Triton opens gRPC first, then HTTP, the metrics page last: it is ready before all three listen."""
+        deadline = time.monotonic() + PAGE_S
+        while not accepts(address) and self._death() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _start_error(self, what: str) -> ServerError:
         tail = self._log.tail()

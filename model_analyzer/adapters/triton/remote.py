@@ -11,7 +11,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
-from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S
+from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, another_endpoint
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ExportPathError, ModelError, ServerError
@@ -60,7 +60,7 @@ class RemoteServer:
         self,
         endpoints: RemoteEndpoints,
         *,
-        protocol: Protocol = "http",
+        protocol: Protocol = "grpc",
         tls: Tls | None = None,
         max_retries: int = 50,
         touch_models_in_use: bool = False,
@@ -69,7 +69,7 @@ class RemoteServer:
         left: Mapping[str, Before] | None = None,
         remember: Callable[[str, Before], None] = lambda _model, _before: None,
     ) -> None:
-        self._endpoints = endpoints
+        self._endpoints, self._protocol = endpoints, protocol
         self._control = TritonControl.over(protocol, endpoints.http, endpoints.grpc, tls)
         self._max_retries = max_retries
         self._touch_models_in_use = touch_models_in_use
@@ -139,8 +139,9 @@ class RemoteServer:
                 # Strict readiness: one model of somebody's failed to load; ours may be fine.
                 self._say(f"{self._control.endpoint} is live but not ready: one of its models may have failed to load")
                 return
-        what = f"no Triton server answers after {tries} {'try' if tries == 1 else 'tries'}: {silence}"
-        fix = "start it, correct triton_http_endpoint or triton_grpc_endpoint, or raise client_max_retries"
+        count = f"{tries} {'try' if tries == 1 else 'tries'}"
+        what = f"no Triton server answers over {self._protocol} after {count}: {silence}"
+        fix = f"start it, {another_endpoint(self._protocol)}, or raise client_max_retries"
         raise ServerError(self._control.endpoint, what, fix)
 
     def _first_look(self, model: str, ready: bool) -> Before:

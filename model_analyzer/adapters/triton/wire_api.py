@@ -72,6 +72,12 @@ class WireApi(Protocol):
         ...
 
 
+def another_endpoint(protocol: str) -> str:
+    """How to mend an endpoint that does not answer."""
+    other = "http" if protocol == "grpc" else "grpc"
+    return f"correct triton_{protocol}_endpoint, choose client_protocol: {other}"
+
+
 class HttpApi:
     """The HTTP/REST endpoints. Source: KServe v2 protocol and Triton's protocol/extension_model_repository.md."""
 

@@ -51,20 +51,20 @@ def test_an_exporter_is_looked_for_only_in_a_pod_where_none_is_named(
 
 
 REMOTE = {"triton_launch_mode": "remote"}
-FAR = "triton.models.svc:8000"
+FAR, HERE = "triton.models.svc:8000", "localhost:8001"
 
 
 @pytest.mark.parametrize(
     ("values", "mode", "elsewhere", "own_node"),
     [
-        ({**REMOTE, "triton_http_endpoint": "localhost:8000"}, "remote", False, True),
-        ({**REMOTE, "triton_http_endpoint": "127.0.0.1:8000"}, "remote", False, True),
-        ({**REMOTE, "triton_http_endpoint": "http://[::1]:8000"}, "remote", False, True),
-        ({**REMOTE, "triton_http_endpoint": FAR}, "remote", True, True),
+        ({**REMOTE, "triton_grpc_endpoint": "localhost:8001"}, "remote", False, True),
+        ({**REMOTE, "triton_grpc_endpoint": "127.0.0.1:8001"}, "remote", False, True),
+        ({**REMOTE, "triton_grpc_endpoint": "grpcs://[::1]:8001"}, "remote", False, True),
+        ({**REMOTE, "triton_grpc_endpoint": FAR}, "remote", True, True),
         # The endpoint of the protocol that is used decides.
-        ({**REMOTE, "triton_http_endpoint": FAR, "client_protocol": "grpc"}, "remote", False, True),
-        ({**REMOTE, "triton_grpc_endpoint": FAR, "client_protocol": "grpc"}, "remote", True, True),
-        ({**REMOTE, "triton_http_endpoint": FAR, "dcgm_exporter_url": [URL]}, "remote", True, False),
+        ({**REMOTE, "triton_grpc_endpoint": HERE, "triton_http_endpoint": FAR}, "remote", False, True),
+        ({**REMOTE, "triton_http_endpoint": FAR, "client_protocol": "http"}, "remote", True, True),
+        ({**REMOTE, "triton_grpc_endpoint": FAR, "dcgm_exporter_url": [URL]}, "remote", True, False),
         ({}, "embedded", False, True),
     ],
 )

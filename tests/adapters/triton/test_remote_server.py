@@ -200,9 +200,12 @@ class TestReaching:
     def test_says_how_often_it_tried(self):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             nobody = f"127.0.0.1:{probe.getsockname()[1]}"
-        server = RemoteServer(RemoteEndpoints(nobody, nobody, ""), max_retries=2)
+        server = RemoteServer(RemoteEndpoints(nobody, "", ""), protocol="http", max_retries=2)
         started = time.monotonic()
-        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers after 2 tries: .*refused; start it"):
+        with pytest.raises(
+            ServerError,
+            match=f"{nobody}: no Triton server answers over http after 2 tries: .*refused; start it, correct triton_http_endpoint, choose client_protocol: grpc, or raise client_max_retries",
+        ):
             server.start(NO_SETTINGS)
         assert 1 <= time.monotonic() - started < 3
         assert "does not answer" in (server.problem() or "")
@@ -211,7 +214,7 @@ class TestReaching:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             nobody = f"127.0.0.1:{probe.getsockname()[1]}"
         server = RemoteServer(RemoteEndpoints("", nobody, ""), protocol="grpc", max_retries=1)
-        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers after 1 try: .*refused"):
+        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers over grpc after 1 try: .*refused"):
             server.start(NO_SETTINGS)
 
     def test_tls_against_a_plain_port_is_an_error_and_no_hang(self, embedded_server):
@@ -243,7 +246,7 @@ class TestReaching:
             assert said == [line for line in said if "'not ready' since fails_to_load failed to load" in line]
             again = remote(info, say=said.append)
             assert said[1:] == [
-                f"{info.http_endpoint} is live but not ready: one of its models may have failed to load"
+                f"{info.grpc_endpoint} is live but not ready: one of its models may have failed to load"
             ]
             assert again.load(variant("no_batching")).max_batch_size == 0
             again.stop()
