@@ -146,7 +146,7 @@ class Store(Protocol):
     """Keeps what is finished, durably: when a call returns, a kill loses nothing of it. All raise ExportPathError."""
 
     def slices_of(self, phase_id: str) -> Sequence[Slice]:
-        """The slices of a phase that has no measurement yet, oldest first."""
+        """The slices of a phase that is not finished yet, oldest first: those of its whole repeats among them."""
         ...
 
     def add_slice(self, piece: Slice) -> None:
@@ -192,7 +192,7 @@ class Progress(Protocol):
     """Tells a person what goes on. Never raises."""
 
     def begin(self, total: int, already: int) -> None:
-        """The run starts: phases in all, and those measured in an earlier run."""
+        """The run starts: phases in all, each as often as it is repeated, and those measured in an earlier run."""
         ...
 
     def say(self, message: str) -> None:

@@ -22,7 +22,9 @@ from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several
 from model_analyzer.adapters.resume import elsewhere, take_over
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
 from model_analyzer.core.measurement import Measurement
+from model_analyzer.core.metric import REPEAT_FIELDS
 from model_analyzer.core.plan import Group, content_id, plan
+from model_analyzer.core.repeats import as_asked, begun, enough
 from model_analyzer.core.search import Sweep
 from model_analyzer.core.select import satisfies
 from model_analyzer.core.shard import share
@@ -79,13 +81,14 @@ class Job:
         return [_ids(share(self.whole, self.spec.shards, index)) for index in range(self.spec.shards)]
 
     def estimate_s(self, phases: int | None = None) -> float:
-        """Seconds that one run takes for so many phases (its own), roughly."""
+        """Seconds that one run takes for so many phases (its own), each repeat counted, roughly."""
         spec = self.spec
         measured = spec.min_seconds if spec.stop_rule == "fixed" else (spec.min_seconds + 3 * spec.max_seconds) / 4
         each = measured * (1 + SLICE_OVERHEAD_S / spec.slice_seconds)
-        total = len(_ids(self.whole))
-        part = (len(self.phase_ids) if phases is None else phases) / max(total, 1)
-        return SERVER_S + spec.duration_seconds + part * (total * each + len(self.whole) * VARIANT_S)
+        total = len(_ids(self.whole)) * spec.repeats
+        part = (len(self.phase_ids) * spec.repeats if phases is None else phases) / max(total, 1)
+        variants = len(self.whole) * spec.repeats
+        return SERVER_S + spec.duration_seconds + part * (total * each + variants * VARIANT_S)
 
 
 def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
@@ -95,6 +98,9 @@ def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Ma
     if mode == "remote" and (spec.triton_server_flags or spec.triton_server_environment):
         what = "triton_server_flags and triton_server_environment have no effect on a remote server"
         warnings.append(Fault("triton_launch_mode", what, "start the server with them"))
+    if spec.repeats > 1 and mode == "remote" and spec.reload_model_disable:
+        what = "with reload_model_disable no repeat loads the model anew: repeats hold what changes over time only"
+        warnings.append(Fault("repeats", what, "leave reload_model_disable out, or restart the server between runs"))
     models = spec.models()
     conditions = _conditions(spec, mode)
     fingerprints = {model.name: _fingerprint(spec, model.name, model.input_source.path) for model in models}
@@ -174,7 +180,7 @@ def _default_server(spec: JobSpec) -> ServerSettings:
 def layout_of(spec: JobSpec) -> tables.Layout:
     """The tables of a job."""
     return tables.Layout(
-        spec.inference_output_fields,
+        tuple(dict.fromkeys((*spec.inference_output_fields, *(REPEAT_FIELDS if spec.repeats > 1 else ())))),
         spec.gpu_output_fields,
         spec.server_output_fields,
         spec.filename_model_inference,
@@ -203,8 +209,8 @@ class Tables:
 
     def measurements(self) -> list[Measurement]:
         """Those of the job, in the order of its plan."""
-        measured = self._contents.measurements
-        return [measured[i] for i in self._job.phase_ids if i in measured]
+        measured, asked = self._contents.measurements, self._job.spec.repeats
+        return [as_asked(measured[i], asked) for i in self._job.phase_ids if i in measured]
 
 
 def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
@@ -219,7 +225,7 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
     waiting = _log(job, 0.0).say
     with (
         interruptible() as interruption,
-        store.JsonlStore(job.export_path, job.spec.export_path_wait_seconds, waiting) as opened,
+        store.JsonlStore(job.export_path, job.spec.export_path_wait_seconds, waiting, job.spec.repeats) as opened,
         GpuLocks(job.base) as claims,
     ):
         layout = layout_of(job.spec)
@@ -229,14 +235,14 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         for name in (layout.filename_inference, layout.filename_gpu, layout.filename_server):
             remove_drafts(job.export_path / name)
         outputs.refresh()
-        measured = {m.phase.id for m in outputs.measurements() if m.status != "failed"}
-        left = len(job.phase_ids) - len(measured)
-        progress = build_progress(job, live, job.estimate_s(left))
-        progress.begin(len(job.phase_ids), len(measured))
+        done = _repeats_done(job, opened.contents)
+        total, already = len(job.phase_ids) * job.spec.repeats, sum(done.values())
+        progress = build_progress(job, live, job.estimate_s(total - already))
+        progress.begin(total, already)
         for line in (*_nothing_to_do(job), *taken, *elsewhere(opened.contents, job.phase_ids)):
             progress.say(line)
         try:
-            _run(job, opened, outputs, progress, measured, interruption, claims)
+            _run(job, opened, outputs, progress, done, interruption, claims)
         except Interrupted:
             # It may have come between the store's line and the tables.
             outputs.write()
@@ -253,6 +259,15 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         judged = layout if job.shard is None else replace(layout, constraints={})
         termination.leave(verdict(outputs.measurements(), judged))
         return exit_code(outputs.measurements(), judged)
+
+
+def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
+    """Phase id -> how many of its repeats need not be measured any more: all where it is finished."""
+    measured, asked = contents.measurements, job.spec.repeats
+    return {
+        each: asked if enough(measured.get(each), asked) else begun(measured.get(each), contents.slices.get(each, ()))
+        for each in job.phase_ids
+    }
 
 
 def build_progress(job: Job, live: bool, estimate_s: float) -> Progress:
@@ -290,6 +305,7 @@ def _run_record(job: Job, layout: tables.Layout, gpu_types: GpuTypes) -> dict[st
         "version": __version__,
         "at": SystemClock().utc().isoformat(timespec="seconds"),
         "phases": job.phase_ids,
+        "repeats": job.spec.repeats,
         "baseline": job.baseline_id,
         "layout": asdict(layout),
         "gpu_types": sorted(gpu_types),
@@ -302,7 +318,7 @@ def _run(
     opened: store.JsonlStore,
     outputs: Tables,
     progress: Progress,
-    measured: set[str],
+    done: Mapping[str, int],
     interruption: Interruption,
     claims: GpuClaims,
 ) -> None:
@@ -331,7 +347,8 @@ def _run(
 
     interruption.hurry = hurry
     try:
-        Run(parts, _settings(job)).execute(Sweep(job.groups, measured), baseline, _default_server(job.spec))
+        search = Sweep(job.groups, done, job.spec.repeats)
+        Run(parts, _settings(job)).execute(search, baseline, _default_server(job.spec))
     finally:
         generator.close()
 

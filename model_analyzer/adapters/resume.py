@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model_analyzer.adapters import store
 from model_analyzer.core.hardware import holds, shown
+from model_analyzer.core.repeats import enough
 from model_analyzer.errors import ExportPathError
 
 
@@ -18,7 +19,7 @@ def take_over(
     beside: folders of stores, read without their locks: another shard may be writing there. One that cannot be read
     costs only what it holds. Raises ExportPathError where ours cannot be written.
     """
-    said, taken, wanted = [], 0, frozenset(phase_ids)
+    said, taken, wanted, asked = [], 0, frozenset(phase_ids), opened.contents.asked
     for folder in beside:
         if folder == opened.path.parent:
             continue
@@ -31,7 +32,8 @@ def take_over(
         ours = opened.contents.measurements
         for phase_id, measurement in other.measurements.items():
             known = ours.get(phase_id)
-            if phase_id in wanted and measurement.status != "failed" and (known is None or known.status == "failed"):
+            # One of fewer repeats is of no use without its slices, which stay where they are.
+            if phase_id in wanted and enough(measurement, asked) and not enough(known, asked):
                 opened.add_measurement(measurement)
                 taken += 1
         if phase_ids and baseline_id in other.baselines and baseline_id not in opened.contents.baselines:

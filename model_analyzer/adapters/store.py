@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from model_analyzer.adapters.files import cannot_write, sign_lock, try_lock, write_atomically
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, holds, measured_on
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
+from model_analyzer.core.repeats import whole_repeats
 from model_analyzer.errors import ExportPathError
 
 FILENAME = "measurements.jsonl"
@@ -39,7 +40,7 @@ class Contents:
     """What a store holds.
 
     rows: (phase id, GPU types) -> its last measurement on them, oldest first. server_only: likewise the baselines.
-    slices: of phases without a measurement yet. runs: the `run` records (phase order, output fields), oldest first.
+    slices: of phases that are not finished yet: without a measurement, or with one of fewer repeats than `asked`. runs: the `run` records (phase order, output fields), oldest first.
     here: the GPU types of the last run; what was measured on another known type stays, and does not count meanwhile.
     touched: (endpoint, model) -> a model of a remote server that was changed and not restored, as the run found it.
     """
@@ -50,6 +51,7 @@ class Contents:
     runs: list[dict[str, Any]] = field(default_factory=list)
     here: GpuTypes = UNKNOWN
     touched: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    asked: int = 1
     _begun_on: dict[str, GpuTypes] = field(default_factory=dict)
 
     @property
@@ -68,14 +70,16 @@ class Contents:
         return {key[0]: baseline for key, baseline in self.server_only.items() if holds(key[1], self.here)}
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take in one record; a measurement closes its phase's slices, a later one on the same GPU types replaces it."""
+        """Take in one record; a measurement closes its phase's slices (but for repeats to come), a later
+        one on the same GPU types replaces it.
+        """
         kind, data = record["kind"], record["data"]
         if kind == "slice":
             self.slices.setdefault(data["phase_id"], []).append(Slice.from_json(data))
             self._begun_on[data["phase_id"]] = self._begun_on.get(data["phase_id"], UNKNOWN) | self.here
         elif kind == "measurement":
             measurement = _MEASUREMENT.validate_python(data)
-            self._drop_slices(measurement.phase.id)
+            self._close(measurement)
             key = (measurement.phase.id, measured_on(measurement))
             self.rows.pop(key, None)
             self.rows[key] = measurement
@@ -95,14 +99,26 @@ class Contents:
             if data["before"]["changed"]:
                 self.touched[data["endpoint"], data["model"]] = data["before"]
 
+    def _close(self, measurement: Measurement) -> None:
+        """Drop the slices that no later repeat goes with: all, or of a phase that is to have more, those of no whole one."""
+        phase_id, whole = measurement.phase.id, whole_repeats(measurement)
+        kept = [piece for piece in self.slices.get(phase_id, ()) if piece.repeat < whole < self.asked]
+        if kept:
+            self.slices[phase_id] = kept
+        else:
+            self._drop_slices(phase_id)
+
     def _drop_slices(self, phase_id: str) -> None:
         self.slices.pop(phase_id, None)
         self._begun_on.pop(phase_id, None)
 
 
-def read(export_path: Path) -> Contents:
-    """All that the store under `export_path` holds; empty where there is none. Raises ExportPathError."""
-    contents = Contents()
+def read(export_path: Path, asked: int = 1) -> Contents:
+    """All that the store under `export_path` holds; empty where there is none. Raises ExportPathError.
+
+    asked: how many repeats a phase is to have: until then its slices are needed.
+    """
+    contents = Contents(asked=asked)
     path = export_path / FILENAME
     for number, line in enumerate(_whole_lines(path), start=1):
         try:
@@ -160,12 +176,14 @@ def _line(kind: str, data: Any) -> str:
 class JsonlStore:
     """The open store of one run. Use as a context manager: it holds the lock while open."""
 
-    def __init__(self, export_path: Path, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> None:
-        """Open it. wait_s: how long to wait for another run that holds it; `say` hears once for whom."""
+    def __init__(
+        self, export_path: Path, wait_s: float = 0.0, say: Callable[[str], None] | None = None, asked: int = 1
+    ) -> None:
+        """Open it. wait_s: how long to wait for another run that holds it; `say` hears once for whom. asked: as in `read`."""
         self.path = export_path / FILENAME
         self._lock = _take_lock(export_path, wait_s, say)
         try:
-            self.contents = read(export_path)
+            self.contents = read(export_path, asked)
             self._fd = _open_at_last_whole_line(self.path)
         except BaseException:
             os.close(self._lock)
@@ -179,7 +197,7 @@ class JsonlStore:
         os.close(self._lock)
 
     def slices_of(self, phase_id: str) -> list[Slice]:
-        """The slices of a phase that has no measurement yet, oldest first."""
+        """The slices of a phase that is not finished yet, oldest first."""
         return self.contents.slices.get(phase_id, [])
 
     def add_slice(self, piece: Slice) -> None:

@@ -16,6 +16,7 @@ from model_analyzer.adapters.files import write_atomically
 from model_analyzer.core.comparison import Compared, compare
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.merge import Merged, Part, merge
+from model_analyzer.core.repeats import as_asked, unfinished
 from model_analyzer.errors import Fault, SpecError
 
 _LAYOUT: TypeAdapter[tables.Layout] = TypeAdapter(tables.Layout)
@@ -25,8 +26,8 @@ _LAYOUT: TypeAdapter[tables.Layout] = TypeAdapter(tables.Layout)
 class Stored:
     """The last run of a store: what it set out to do, and what there is.
 
-    missing: how many phases are not measured; unfinished: how many of them are begun. gpu_types: of a merged store, in
-    order; None: it is no merged one.
+    missing: how many phases are not measured, or not as often as asked; unfinished: how many of them are begun. gpu_types:
+    of a merged store, in order; None: it is no merged one.
     """
 
     layout: tables.Layout
@@ -37,10 +38,11 @@ class Stored:
     baselines: tuple[Baseline, ...]
     at: str
     gpu_types: tuple[str, ...] | None = None
+    asked: int = 1
 
     def statuses(self) -> dict[str, int]:
         """Status -> how many rows."""
-        return dict(Counter(measurement.status for measurement in self.measurements))
+        return dict(Counter(m.status for m in self.measurements if not unfinished(m, self.asked)))
 
     def comparison(self) -> list[Compared]:
         """Equal phases side by side; of a merged store."""
@@ -61,15 +63,17 @@ def read_stored(export_path: Path) -> Stored:
     if _is_merged(run):
         rows, server_only = tuple(contents.rows.values()), tuple(contents.server_only.values())
         return Stored(layout, ids, rows, len(run["missing"]), 0, server_only, run["at"], tuple(run["order"]))
-    measured, baselines = contents.measurements, contents.baselines
+    measured, baselines, asked = contents.measurements, contents.baselines, int(run.get("repeats", 1))
+    left = [i for i in ids if i not in measured or unfinished(measured[i], asked)]
     return Stored(
         layout,
         ids,
-        tuple(measured[i] for i in ids if i in measured),
-        sum(1 for i in ids if i not in measured),
-        sum(1 for i in ids if i in contents.slices),
+        tuple(as_asked(measured[i], asked) for i in ids if i in measured),
+        len(left),
+        sum(1 for i in left if i in measured or i in contents.slices),
         tuple(baselines[i] for i in [run["baseline"]] if i in baselines),
         run["at"],
+        asked=asked,
     )
 
 
@@ -154,6 +158,7 @@ def _read_run(folder: Path, stores: Sequence[Path]) -> _Run:
         (m for contents in own for m in contents.rows.values()),
         (b for contents in own for b in contents.server_only.values() if b.id == record["baseline"] or own is opened),
         frozenset(t for contents in own if _plan(contents.runs[-1]) == plan for t in contents.runs[-1].get("gpu_types", ())),
+        int(record.get("repeats", 1)),
     )  # fmt: skip
     if _is_merged(record):
         part = replace(part, holes=frozenset(record["missing"]))

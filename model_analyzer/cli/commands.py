@@ -73,9 +73,10 @@ def plan(config_file: str | None, values: dict[str, Any]) -> None:
     for group in job.whole:
         for phase in group.phases:
             typer.echo(f"{phase.id}  {phase}{shard_of.get(phase.id, '')}")
-    minutes, seconds = divmod(round(job.estimate_s(max(phases))), 60)
+    minutes, seconds = divmod(round(job.estimate_s(max(phases) * job.spec.repeats)), 60)
     in_shards = f" in {len(phases)} shards" if len(phases) > 1 else ""
-    what = f"{sum(phases)} phases of {len(job.whole)} variants{in_shards}, {job.mode} Triton"
+    repeated = f", {job.spec.repeats} repeats of each" if job.spec.repeats > 1 else ""
+    what = f"{sum(phases)} phases of {len(job.whole)} variants{repeated}{in_shards}, {job.mode} Triton"
     typer.echo(f"{what}, about {minutes} min {seconds:02d} s")
 
 

@@ -62,6 +62,7 @@ FLAGS = (
     Flag("metrics_port", ("--metrics-port",), "Serve this run's own metrics on this port."),
     Flag("annotate_job", ("--annotate-job",), "In a pod: show progress as annotations of this Job."),
     Flag("min_gpu_samples", ("--min-gpu-samples",), "Extend a phase until so many fresh GPU samples fell inside."),
+    Flag("repeats", ("--repeats",), "Measure every phase so often, each time with its model loaded anew."),
     Flag("min_seconds", ("--min-seconds",), "Measure a phase for at least so long."),
     Flag("max_seconds", ("--max-seconds",), "Measure a phase for at most so long."),
     Flag("precision", ("--precision",), "Stop when throughput is known to this share (0.05 is 5 %)."),

@@ -24,6 +24,7 @@ class Slice:
     the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
     Open loop: send_lag: how late the client was with each send, None for a closed one. delayed: how many of the sends
     waited because as many requests were in flight as there may be.
+    repeat: in which repeat of the phase, from 0; round: in which round of that.
     """
 
     phase_id: str
@@ -43,6 +44,7 @@ class Slice:
     notes: tuple[str, ...] = ()
     send_lag: Histogram | None = None
     delayed: int = 0
+    repeat: int = 0
 
     @property
     def seconds(self) -> float:
@@ -69,6 +71,7 @@ class Slice:
             "notes": list(self.notes),
             "send_lag": self.send_lag.to_json() if self.send_lag else None,
             "delayed": self.delayed,
+            "repeat": self.repeat,
         }
 
     @classmethod
@@ -102,7 +105,8 @@ class Measurement:
 
     values: METRICS tag of phase scope, or of gpu scope taken across the GPUs -> value in project units; None: `reasons[tag]`
     says why. host, gpus: metric tag -> reading. client_limited: the load generator was the limit; None: not measured.
-    notes: what a reader of the row should know.
+    notes: what a reader of the row should know. repeats: how many whole repeats stand behind the figures; 0: it is not said
+    (no figures, or a store of before there were repeats).
     """
 
     phase: Phase
@@ -117,6 +121,7 @@ class Measurement:
     max_batch_size: int | None = None
     finished_at: str = ""
     environment: Environment = Environment()
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, holds, measured_on, shown
 from model_analyzer.core.measurement import Baseline, Measurement
+from model_analyzer.core.repeats import as_asked, unfinished, whole_repeats
 
 _Key = tuple[str, GpuTypes]
 
@@ -16,7 +17,7 @@ class Part:
     """What one export path holds, that of a sharded run with all its shards.
 
     plan: phase ids in order. measurements: every one, also on other hardware than `here`, the GPU types of its last run.
-    holes: phases of the plan that are not measured on it.
+    holes: phases of the plan that are not measured on it, or not as often as asked: these are `unfinished`, too.
     """
 
     plan: tuple[str, ...]
@@ -24,6 +25,7 @@ class Part:
     baselines: tuple[Baseline, ...]
     here: GpuTypes
     holes: frozenset[str]
+    unfinished: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -32,11 +34,14 @@ class Part:
         measurements: Iterable[Measurement],
         baselines: Iterable[Baseline] = (),
         here: GpuTypes = UNKNOWN,
+        asked: int = 1,
     ) -> Part:
-        """With the holes that follow from the rest."""
+        """With the holes that follow from the rest. asked: how many repeats a phase was to have."""
         plan, measurements = tuple(plan), tuple(measurements)
+        begun = frozenset(m.phase.id for m in measurements if unfinished(m, asked))
         measured = {m.phase.id for m in measurements if holds(measured_on(m), here)}
-        return cls(plan, measurements, tuple(baselines), here, frozenset(plan) - measured)
+        rows = tuple(as_asked(m, asked) for m in measurements)
+        return cls(plan, rows, tuple(baselines), here, frozenset(plan) - (measured - begun), begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def union_order(plans: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def best(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """One of each phase and GPU type: what has figures beats what failed, then the later finished.
+    """One of each phase and GPU type: what has figures beats what failed, then more repeats, then the later finished.
 
     A failed phase of which not even the hardware is known is no row beside one that was measured.
     """
@@ -108,8 +113,8 @@ def best(measurements: Iterable[Measurement]) -> list[Measurement]:
     return [m for (id_, types), m in found.items() if types or m.status != "failed" or id_ not in measured]
 
 
-def _rank(m: Measurement) -> tuple[bool, str]:
-    return m.status != "failed", m.finished_at
+def _rank(m: Measurement) -> tuple[bool, int, str]:
+    return m.status != "failed", whole_repeats(m), m.finished_at
 
 
 def _baselines(baselines: Iterable[Baseline]) -> tuple[Baseline, ...]:
@@ -124,7 +129,9 @@ def _baselines(baselines: Iterable[Baseline]) -> tuple[Baseline, ...]:
 
 def _missing(parts: Sequence[Part]) -> frozenset[str]:
     """The holes that no other part fills with a row of the same hardware."""
-    filled = [{(m.phase.id, measured_on(m)) for m in part.measurements} for part in parts]
+    filled = [
+        {(m.phase.id, measured_on(m)) for m in part.measurements if m.phase.id not in part.unfinished} for part in parts
+    ]
     missing: set[str] = set()
     for n, part in enumerate(parts):
         others = {id_ for k, keys in enumerate(filled) if k != n for id_, types in keys if holds(types, part.here)}

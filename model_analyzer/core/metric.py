@@ -86,6 +86,13 @@ _ALL: tuple[Metric, ...] = (
     _latency("perf_latency_max", "Max", "The largest latency."),
     Metric("perf_latency_p99_ci", "p99 Latency Interval (+-ms)", "ms", MS, "lower", "phase",
            "Half-width of the 95 % confidence interval of the p99 latency.", ("client",)),
+    Metric("repeats", "Repeats", "repeats", 1, "", "phase",
+           "How often the phase was measured, each time with the model loaded anew; the row is of all together.", ("client",),
+           digits=0),
+    Metric("perf_throughput_repeats_cv", "Throughput CV over Repeats (%)", "%", PERCENT, "lower", "phase",
+           "Coefficient of variation of the repeats' throughput: standard deviation / mean.", ("client",), digits=1),
+    Metric("perf_latency_p99_repeats_cv", "p99 CV over Repeats (%)", "%", PERCENT, "lower", "phase",
+           "Coefficient of variation of the repeats' p99 latency: standard deviation / mean.", ("client",), digits=1),
     Metric("perf_client_response_wait", "Response Wait Time (ms)", "ms", MS, "lower", "phase",
            "perf_analyzer's split of client time; not measured: replies are timed whole.", measured=False),
     Metric("perf_client_send_recv", "Client Send/Recv (ms)", "ms", MS, "lower", "phase",
@@ -219,6 +226,8 @@ OWN_INFERENCE_FIELDS = (
     "requests_succeeded", "requests_failed", "server_requests_succeeded", "server_requests_failed",
     "cpu_used_ram", "client_cpu", "client_limited", "measured_seconds", "status", "notes",
 )  # fmt: skip
+# Of a job with repeats, after its own fields.
+REPEAT_FIELDS = ("repeats", "perf_throughput_repeats_cv", "perf_latency_p99_repeats_cv")
 OWN_GPU_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",
     "gpu_energy", "gpu_fresh_samples", "gpu_refresh_interval", "gpu_model", "gpu_source", "status", "notes",

@@ -50,10 +50,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Phases that share one loaded variant, ascending in batch size, then load."""
+    """Phases that share one loaded variant, ascending in batch size, then load. repeat: which repeat of them, from 0."""
 
     variant: Variant
     phases: tuple[Phase, ...]
+    repeat: int = 0
 
 
 def plan(

@@ -12,6 +12,7 @@ from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metric
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
 from model_analyzer.core.remarks import remarks
+from model_analyzer.core.repeats import by_repeat, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.telemetry import Reading, Summaries, merge
@@ -48,9 +49,13 @@ def failed(phase: Phase, reason: str) -> Measurement:
 
 
 def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, inferences: int) -> Measurement:
-    """The row of a phase. slices: at least one, oldest first. inferences: carried by one request."""
+    """The row of a phase. slices: at least one, oldest first, of whole repeats. inferences: carried by one request."""
     seconds = sum(piece.seconds for piece in slices)
+    repeats = by_repeat(slices)
+    slices = [piece for each in repeats for piece in each]
+    stats = [[piece.stats for piece in each] for each in repeats]
     client, reasons = _client_values(slices, verdict, inferences, seconds)
+    spread, spread_reasons = _spread_values(stats)
     server, server_reasons, server_notes = _server_values(phase, slices)
     telemetry = [piece.telemetry for piece in slices]
     gpu_keys = sorted({key for piece in slices for key in piece.gpus})
@@ -69,7 +74,8 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *verdict.reasons,
                 *limit_notes,
                 *_few_replies(sum(piece.stats.count for piece in slices)),
-                *remarks([piece.stats for piece in slices]),
+                *differences(stats),
+                *_remarks(stats),
                 *_short_sight([piece.stats for piece in slices], verdict),
                 *_sittings(slices),
                 *server_notes,
@@ -78,12 +84,36 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *(note for piece in slices for note in piece.notes),
             ]
         ),
-        {**client, **server, **gpu_values},
-        {**reasons, **server_reasons, **gpu_reasons},
+        {**client, **spread, **server, **gpu_values},
+        {**reasons, **spread_reasons, **server_reasons, **gpu_reasons},
         host,
         gpus,
         limited,
+        repeats=len(repeats),
     )
+
+
+def _remarks(repeats: Sequence[Sequence[SliceStats]]) -> list[str]:
+    """Of each repeat by itself: what lies between two of them is no drift and no move."""
+    if len(repeats) == 1:
+        return list(remarks(repeats[0]))
+    said: dict[str, list[int]] = {}
+    for number, slices in enumerate(repeats, start=1):
+        for remark in remarks(slices):
+            said.setdefault(remark, []).append(number)
+    return [f"repeat {', '.join(map(str, of))}: {remark}" for remark, of in said.items()]
+
+
+def _spread_values(repeats: Sequence[Sequence[SliceStats]]) -> tuple[Values, Reasons]:
+    """How many repeats, and how far they lie apart."""
+    throughput, p99 = throughput_spread(repeats), percentile_spread(repeats, 0.99)
+    values: Values = {
+        "repeats": float(len(repeats)),
+        "perf_throughput_repeats_cv": throughput.cv if throughput else None,
+        "perf_latency_p99_repeats_cv": p99.cv if p99 else None,
+    }
+    why = "one repeat" if len(repeats) == 1 else "a repeat had no reply"
+    return values, {tag: why for tag, value in values.items() if value is None}
 
 
 def _short_sight(slices: Sequence[SliceStats], verdict: Verdict) -> list[str]:

@@ -326,6 +326,12 @@ class JobSpec(_Strict):
     stop_rule: Literal["interval", "perf_analyzer", "fixed"] = Field(
         "interval", description="When a phase is done: see docs/measurement.md."
     )
+    repeats: Integer = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Measure every phase so often, each time with its model loaded anew; its row is of all together.",
+    )
     slice_seconds: Number = Field(0.5, ge=0.1, description="Length of one contiguous piece of a phase.")
     min_seconds: Positive = Field(2.0, description="Measure a phase for at least so long.")
     max_seconds: Positive = Field(10.0, description="Measure a phase for at most so long; then it is marked unstable.")

@@ -182,11 +182,12 @@ def throughput_interval(slices: Sequence[SliceStats], moved: Motion | None = Non
     total_s = sum(piece.duration_ns for piece in slices) / 1e9
     replies = sum(piece.count for piece in slices)
     mean = replies / total_s
-    sections = _sections(slices, lambda parts: _rate(parts) - mean)
+    sections = _sections(slices, lambda parts: rate_of(parts) - mean)
     return Interval(mean, max(moved.half_width, _moving(moved.steady) * sections, 1 / total_s))
 
 
-def _rate(slices: Sequence[SliceStats]) -> float:
+def rate_of(slices: Sequence[SliceStats]) -> float:
+    """Requests a second over all slices; 0 in no time."""
     seconds = sum(piece.duration_ns for piece in slices) / 1e9
     return sum(piece.count for piece in slices) / seconds if seconds else 0.0
 

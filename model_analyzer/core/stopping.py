@@ -82,6 +82,13 @@ def _reasons(
         return _windows_disagree(slices)
     if len(slices) < INTERVAL_SLICES:
         return (f"{len(slices)} slices are too few for an interval",)
+    return imprecise(slices, rule, throughput, p99)
+
+
+def imprecise(
+    slices: Sequence[SliceStats], rule: StopRule, throughput: Interval | None, p99: Interval | None
+) -> tuple[str, ...]:
+    """Which of these intervals of the slices is wider than the rule asks, in words; none where both are as asked."""
     found = []
     if throughput is None:
         found.append("throughput has no interval: no reply")

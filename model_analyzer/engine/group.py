@@ -11,6 +11,7 @@ from model_analyzer.core.load import LoadOrder, RequestSet, Tls
 from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
+from model_analyzer.core.repeats import by_repeat, judge_repeats
 from model_analyzer.core.stopping import StopRule, Verdict, judge
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.core.warmup import least_warmup_s
@@ -21,6 +22,8 @@ from model_analyzer.ports import Clock, Encoder, GpuClaims, LoadGenerator, Outpu
 
 # A phase whose requests fail more often than this has no figures worth the name.
 MAX_FAILURE_RATIO = 0.01
+# No two slices of a phase have one seed.
+SEEDS_A_REPEAT = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +56,16 @@ class Parts:
 
 @dataclass(slots=True)
 class Running:
-    """A phase being measured."""
+    """A phase being measured. earlier: slices of its whole repeats; slices: those of the one that runs."""
 
     phase: Phase
     requests: RequestSet
+    earlier: list[Slice] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
 
     @property
     def latency(self) -> Histogram:
-        """Every latency so far."""
+        """Every latency of this repeat so far."""
         return Histogram.merge(piece.stats.latency for piece in self.slices)
 
 
@@ -103,10 +107,12 @@ class GroupDriver:
         self._environment = environment
         self._done = done
         self._suspects = suspects
+        self._repeat = 0
 
     def measure(self, group: Group) -> None:
         """Load the variant, measure every phase, unload. Raises ServerDied, ExportPathError, Interrupted."""
-        self._parts.progress.say(f"loading {group.variant.name}")
+        self._repeat = group.repeat
+        self._parts.progress.say(f"loading {group.variant.name}{self._which()}")
         try:
             info = self._parts.server.load(group.variant)
         except ModelError as error:
@@ -138,7 +144,7 @@ class GroupDriver:
             # A model that takes the server down with it at load fails its own phases, not the rest of the run.
             reason = f"{reason}; the server died: {problem}"
         for phase in group.phases:
-            self._finish(failed(phase, reason))
+            self._finish(self._failed(phase, reason))
         if problem is not None:
             raise ServerDied(problem, ())
 
@@ -158,10 +164,28 @@ class GroupDriver:
                 encoded[phase.batch_size] = self._encode(phase, info)
             requests = encoded[phase.batch_size]
             if isinstance(requests, InputError):
-                self._finish(_described(failed(phase, str(requests)), info))
+                self._finish(_described(self._failed(phase, str(requests)), info))
             else:
-                running.append(Running(phase, requests, list(self._parts.store.slices_of(phase.id))))
+                slices = [piece for piece in self._parts.store.slices_of(phase.id) if piece.repeat == self._repeat]
+                running.append(Running(phase, requests, self._earlier(phase), slices))
         return running
+
+    def _earlier(self, phase: Phase) -> list[Slice]:
+        """The slices of the phase's whole repeats."""
+        return [piece for piece in self._parts.store.slices_of(phase.id) if piece.repeat < self._repeat]
+
+    def _failed(self, phase: Phase, reason: str) -> Measurement:
+        """A phase that brought no figures, or none of this repeat: then those of the repeats before stay in its row."""
+        earlier = self._earlier(phase)
+        if not earlier:
+            return failed(phase, reason)
+        repeats = [[piece.stats for piece in each] for each in by_repeat(earlier)]
+        measurement = reduce_phase(phase, earlier, judge_repeats(repeats, self._settings.rule), phase.batch_size)
+        notes = (f"repeat {self._repeat + 1} failed: {reason}", *measurement.notes)
+        return replace(measurement, status="failed", notes=notes)
+
+    def _which(self) -> str:
+        return f", repeat {self._repeat + 1}" if self._repeat else ""
 
     def _encode(self, phase: Phase, info: ModelInfo) -> RequestSet | InputError:
         try:
@@ -194,7 +218,7 @@ class GroupDriver:
             if isinstance(piece, str) or piece.failures:
                 self._see_to_the_server(item, info, running)
             if isinstance(piece, str):
-                return _described(failed(item.phase, piece), info)
+                return _described(self._failed(item.phase, piece), info)
             self._parts.store.add_slice(piece)
             item.slices.append(piece)
         verdict = self._judge(item)
@@ -207,7 +231,8 @@ class GroupDriver:
             return
         if item.phase.id not in self._suspects:
             raise ServerDied(problem, [each.phase for each in running], suspect=item.phase.id)
-        self._finish(_described(failed(item.phase, f"the server died in mid-phase, twice: {problem}"), info))
+        lost = self._failed(item.phase, f"the server died in mid-phase, twice: {problem}")
+        self._finish(_described(lost, info))
         raise ServerDied(problem, [other.phase for other in running if other is not item])
 
     def _server_problem(self, variant: Variant) -> str | None:
@@ -230,11 +255,12 @@ class GroupDriver:
             requests=item.requests,
             timeout_s=self._settings.request_timeout_s,
             tls=self._settings.tls.get(phase.variant.model),
-            seed=number,
+            # Other send times of a Poisson load, and other inputs first, in every slice.
+            seed=number + SEEDS_A_REPEAT * self._repeat,
         )
         seconds = min(self._settings.slice_s, rule.max_s)
         warmup_s = least_warmup_s(item.latency)
-        plan = SlicePlan(phase, order, number, seconds, rule.max_s, self._settings.gpus, warmup_s)
+        plan = SlicePlan(phase, order, number, seconds, rule.max_s, self._settings.gpus, warmup_s, self._repeat)
         parts = self._parts
         try:
             piece = drive_slice(plan, parts.generator, self._recorder, parts.clock, parts.progress)
@@ -251,11 +277,17 @@ class GroupDriver:
         return judge([piece.stats for piece in item.slices], self._settings.rule, fresh, self._settings.min_gpu_samples)
 
     def _reduce(self, item: Running, info: ModelInfo, verdict: Verdict) -> Measurement:
-        measurement = reduce_phase(item.phase, item.slices, verdict, item.requests.inferences)
+        slices = [*item.earlier, *item.slices]
+        if item.earlier:
+            repeats = [[piece.stats for piece in each] for each in by_repeat(slices)]
+            verdict = judge_repeats(repeats, self._settings.rule)
+        measurement = reduce_phase(item.phase, slices, verdict, item.requests.inferences)
         ratio = _failure_ratio(item.slices)
         if ratio > MAX_FAILURE_RATIO:
             reason = f"{ratio:.1%} of the requests failed: {_commonest(item.slices)}"
-            measurement = replace(measurement, status="failed", notes=(reason, *measurement.notes))
+            if item.earlier:
+                return _described(self._failed(item.phase, reason), info)
+            measurement = replace(measurement, status="failed", notes=(reason, *measurement.notes), repeats=0)
         return _described(measurement, info)
 
     def _finish(self, measurement: Measurement) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 
 from model_analyzer.core.gpus import select_gpus
 from model_analyzer.core.measurement import Baseline, Environment, Measurement
@@ -35,6 +36,7 @@ class Run:
         self._server_settings: ServerSettings | None = None
         self._recorder: Recorder | None = None
         self._claimed = False
+        self._repeat = 0
         self._measured: list[Measurement] = []
 
     def execute(self, search: Search, baseline_id: str | None, default_server: ServerSettings) -> list[Measurement]:
@@ -62,6 +64,7 @@ class Run:
         """
         lost_at_once = 0
         suspects: set[str] = set()
+        self._renew(group.repeat)
         while group.phases:
             server, recorder = self._start(group.variant.server)
             driver = GroupDriver(self._parts, self._settings, server, recorder, self._environment, self._done, suspects)
@@ -78,7 +81,13 @@ class Run:
                         server.http_endpoint, f"the server is lost again and again: {death}", fix
                     ) from death
                 self._mourn(str(death), server)
-                group = Group(group.variant, death.left)
+                group = replace(group, phases=death.left)
+
+    def _renew(self, repeat: int) -> None:
+        """Each repeat of a sweep has a server of its own, where it is ours to start."""
+        if self._server is not None and self._server.ours and repeat != self._repeat:
+            self._stop()
+        self._repeat = repeat
 
     def _mourn(self, reason: str, server: ServerInfo) -> None:
         """Say that the server died, and stop what is left of it."""

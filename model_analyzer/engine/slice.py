@@ -48,6 +48,7 @@ class SlicePlan:
     patience_s: float
     gpus: GpuChoice
     warmup_s: float = 0.0
+    repeat: int = 0
 
 
 @dataclass(slots=True)
@@ -173,6 +174,7 @@ def _reduce(
         cadences=cadences(pages),
         problems=chosen.problems(recorder.problems()),
         notes=(*notes, *chosen.of_figures),
+        repeat=plan.repeat,
     )
 
 

@@ -22,6 +22,7 @@ from measured import baseline, measured, phase, piece
 from model_analyzer.adapters import store
 from model_analyzer.adapters.store import FILENAME, JsonlStore, read
 from model_analyzer.core.reduce import failed
+from model_analyzer.core.repeats import begun
 from model_analyzer.errors import ExportPathError, Interrupted
 from model_analyzer.interrupt import interruptible
 
@@ -287,3 +288,46 @@ def test_ten_thousand_records_are_read_in_seconds(tmp_path: Path, monkeypatch: p
     assert len(contents.measurements) == 2000
     assert contents.slices == {}
     assert time.process_time() - before < 10
+
+
+class TestRepeats:
+    """A phase that is to have more repeats keeps the slices of those it has."""
+
+    def test_slices_stay_until_there_are_as_many_as_asked(self, tmp_path: Path) -> None:
+        with JsonlStore(tmp_path, asked=2) as opened:
+            opened.add_slice(piece(ONE, 0))
+            opened.add_measurement(replace(measured(ONE), repeats=1))
+            assert len(opened.slices_of(ONE.id)) == 1
+            opened.add_slice(replace(piece(ONE, 0), repeat=1))
+            opened.add_measurement(replace(measured(ONE), repeats=2))
+            assert opened.slices_of(ONE.id) == []
+
+    def test_asking_for_more_later_finds_the_slices_again(self, tmp_path: Path) -> None:
+        with JsonlStore(tmp_path) as opened:
+            opened.add_slice(piece(ONE, 0))
+            opened.add_measurement(replace(measured(ONE), repeats=1))
+            assert opened.slices_of(ONE.id) == []
+        assert [each.repeat for each in read(tmp_path, asked=3).slices[ONE.id]] == [0]
+        assert read(tmp_path).slices == {}
+
+    def test_of_a_repeat_that_failed_nothing_stays(self, tmp_path: Path) -> None:
+        with JsonlStore(tmp_path, asked=3) as opened:
+            opened.add_slice(piece(ONE, 0))
+            opened.add_measurement(replace(measured(ONE), repeats=1))
+            opened.add_slice(replace(piece(ONE, 0), repeat=1))
+            opened.add_measurement(replace(measured(ONE), repeats=1, status="failed"))
+            assert [each.repeat for each in opened.slices_of(ONE.id)] == [0]
+            opened.add_measurement(failed(ONE, "x"))
+            assert opened.slices_of(ONE.id) == []
+
+    def test_a_store_of_before_there_were_repeats_is_read_as_one(self, tmp_path: Path) -> None:
+        with JsonlStore(tmp_path) as opened:
+            opened.add_slice(piece(ONE, 0))
+            opened.add_measurement(measured(ONE))
+        path = tmp_path / FILENAME
+        old = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in old:
+            record["data"].pop("repeat" if record["kind"] == "slice" else "repeats")
+        path.write_text("".join(json.dumps(record) + "\n" for record in old))
+        contents = read(tmp_path, asked=2)
+        assert begun(contents.measurements[ONE.id], contents.slices[ONE.id]) == 1

@@ -189,3 +189,11 @@ def test_a_sibling_that_cannot_be_read_costs_only_what_it_holds(tmp_path: Path) 
     assert ids == [TWO.id]
     assert "shard-0/measurements.jsonl:3: not a record of this version" in said[0]
     assert said[0].endswith("; what it holds is measured again")
+
+
+def test_a_row_of_another_shard_with_too_few_repeats_is_not_taken_over(tmp_path: Path) -> None:
+    fill(shard(tmp_path, 0), replace(measured(ONE), repeats=1), replace(measured(TWO), repeats=3))
+    with JsonlStore(shard(tmp_path, 1), asked=3) as opened:
+        opened.add_run(run_on())
+        take_over(opened, stores_of(tmp_path), [ONE.id, TWO.id], "b")
+        assert list(opened.contents.measurements) == [TWO.id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +69,28 @@ def test_tables_makes_the_files_again_from_the_store(command: Command, results: 
         (row,) = csv.DictReader(file)
     assert (row["Model"], row["Batch"], row["Concurrency"]) == ("m", "1", "1")
     assert float(row["Throughput (infer/sec)"]) == pytest.approx(100, rel=0.05)
+
+
+def test_rows_of_fewer_repeats_than_asked_are_not_measured_yet_and_say_so(command: Command, tmp_path: Path) -> None:
+    spec = JobSpec.model_validate({"model_repository": "/m", "profile_models": ["m"], "repeats": 3})
+    results = tmp_path / "results"
+    run = {
+        "at": "2026-01-01T00:00:00+00:00",
+        "phases": [ONE.id, TWO.id],
+        "baseline": "b",
+        "layout": asdict(layout_of(spec)),
+    }
+    with JsonlStore(results, asked=3) as opened:
+        opened.add_run({**run, "repeats": 3})
+        opened.add_measurement(replace(measured(ONE), repeats=3))
+        opened.add_measurement(replace(measured(TWO), repeats=1))
+    ended = command("status", "-e", str(results))
+    assert ended.code == 4
+    assert ended.out.splitlines()[1:3] == ["  ok: 1", "  not measured yet: 1, 1 of them begun"]
+    command("tables", "-e", str(results))
+    with (results / "metrics-model-inference.csv").open(newline="") as file:
+        whole, begun = csv.DictReader(file)
+    assert (whole["Status"], begun["Status"]) == ("ok", "unstable")
+    assert begun["Notes"].startswith("unfinished: 1 of 3 repeats")
+    assert "Repeats" in whole
+    assert "Throughput CV over Repeats (%)" in whole

@@ -111,3 +111,13 @@ def test_baselines_are_one_for_each_set_of_gpus_the_last_of_it() -> None:
     assert merge(cpus).baselines == (at("11:00"),), "a CPU's tell nothing apart: one row, as a single run has"
     gpus = [Part.of([], [], [at("10:00", "GPU-a")]), Part.of([], [], [at("10:01", "GPU-b")])]
     assert merge(gpus).baselines == (at("10:00", "GPU-a"), at("10:01", "GPU-b"))
+
+
+def test_a_row_of_fewer_repeats_than_asked_is_missing_and_marked_and_more_repeats_win() -> None:
+    one = replace(measured(ONE), repeats=1, finished_at="11:00")
+    three = replace(measured(ONE), repeats=3, finished_at="10:00")
+    alone = merge([Part.of([ONE.id], [one], asked=3), Part.of([ONE.id], [one], asked=3)])
+    assert alone.missing == (ONE.id,)
+    assert alone.measurements[0].notes[0].startswith("unfinished: 1 of 3 repeats")
+    merged = merge([Part.of([ONE.id], [one], asked=3), Part.of([ONE.id], [three], asked=3)])
+    assert (merged.measurements, merged.missing) == ((three,), ())

@@ -208,12 +208,13 @@ class FakeSampler:
 
 @dataclass
 class FakeStore:
-    """Keeps in memory. full_after: how many records fit."""
+    """Keeps in memory. full_after: how many records fit. keeps_slices: of phases that are to be repeated."""
 
     slices: dict[str, list[Slice]] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     baselines: list[Baseline] = field(default_factory=list)
     full_after: int | None = None
+    keeps_slices: bool = False
 
     def slices_of(self, phase_id: str) -> Sequence[Slice]:
         return self.slices.get(phase_id, [])
@@ -225,7 +226,8 @@ class FakeStore:
     def add_measurement(self, measurement: Measurement) -> None:
         self._room()
         self.measurements.append(measurement)
-        self.slices.pop(measurement.phase.id, None)
+        if not self.keeps_slices:
+            self.slices.pop(measurement.phase.id, None)
 
     def add_baseline(self, baseline: Baseline) -> None:
         self._room()

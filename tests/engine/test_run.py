@@ -36,7 +36,7 @@ def test_the_outputs_are_made_again_after_every_phase(world: World) -> None:
 
 
 def test_measured_phases_are_skipped(world: World) -> None:
-    world.run(Sweep([group([1, 2]), group(model="done")], {"m-1-1", "done-1-1"}))
+    world.run(Sweep([group([1, 2]), group(model="done")], {"m-1-1": 1, "done-1-1": 1}))
     assert list(world.statuses()) == [(2, 1)]
     assert "load done_config_default" not in world.server.events
 
