@@ -2,17 +2,19 @@
 # Installs what Debian and Ubuntu lack for the demo and the tests, and nothing that is there already.
 #   system-deps.sh            what `make demo` needs
 #   system-deps.sh --docker   and the Docker engine, for `make test`
+#   system-deps.sh --bench    and what perf_analyzer runs with where it does not by itself, for `make bench`
 #   system-deps.sh --cluster  and what the images and the one-node Kubernetes of the tests are made with, for `make e2e`
 # Where it cannot install, it says what to install, and fails unless only tests would miss it.
 set -euo pipefail
 
-docker="" cluster=""
+docker="" cluster="" bench=""
 for flag in "$@"; do
     case "$flag" in
         --docker) docker=1 ;;
+        --bench) bench=1 ;;
         --cluster) docker=1 cluster=1 ;; # the images are built by the engine
         *)
-            echo "usage: system-deps.sh [--docker] [--cluster]" >&2
+            echo "usage: system-deps.sh [--docker] [--bench] [--cluster]" >&2
             exit 2
             ;;
     esac
@@ -53,6 +55,10 @@ cni_plugins() {
     [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ]
 }
 
+old_glibc() { # older than the one that perf_analyzer asks for
+    "$python" -c 'import platform; raise SystemExit(tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 38))'
+}
+
 if ! command -v "$python" >/dev/null; then
     echo "error: $python: no such program; install python3 (3.10 to 3.13), or set PYTHON" >&2
     exit 1
@@ -72,6 +78,9 @@ need "libpython$version" shared_libpython
 if [ "$docker" ]; then
     need docker.io docker_engine
     need openssl command -v openssl
+fi
+if [ "$bench" ] && [ -z "${PERF_ANALYZER:-}" ] && old_glibc; then
+    need debootstrap on_path debootstrap
 fi
 if [ "$cluster" ]; then
     need debootstrap on_path debootstrap

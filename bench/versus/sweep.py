@@ -1,0 +1,121 @@
+"""Whole sweeps of two models beside Triton Model Analyzer: how long each takes, and how far ten of them agree.
+
+Both tools get the same YAML for the same server: 2 models x batch size {1, 4} x concurrency {1, 4}, 8 rows and the server-only
+baseline of 3 s, over gRPC. They take turns, in reverse in every second round; the curve's other settings join some rounds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.versus import ours, rival_analyzer
+from bench.versus.context import Context
+from bench.versus.cost import fresh_folder
+from bench.versus.spent import CommandError, run
+
+OURS, THEIRS = "model-analyzer", "Triton Model Analyzer"
+DEFAULTS = "defaults"
+BOTH = {
+    "profile_models": ["add_sub", "magika"],
+    "batch_sizes": [1, 4],
+    "concurrency": [1, 4],
+    "client_protocol": "grpc",
+}
+ROWS = 8
+
+
+def _fixed(seconds: float) -> dict[str, Any]:
+    return {"stop_rule": "fixed", "min_seconds": seconds, "max_seconds": seconds}
+
+
+def _windows(milliseconds: int) -> dict[str, Any]:
+    return {"measurement-mode": "time_windows", "measurement-interval": milliseconds}
+
+
+# (tool, setting) -> our keys, or perf_analyzer's flags. Every round has those of EVERY_ROUND; the others are points of the curve.
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    (OURS, "0.5 s a row"): _fixed(0.5),
+    (THEIRS, DEFAULTS): {},
+    (OURS, "1 s a row"): _fixed(1.0),
+    (OURS, "2 s a row"): _fixed(2.0),
+    (OURS, DEFAULTS): {},
+    (THEIRS, "windows of 1 s"): _windows(1000),
+}
+EVERY_ROUND = ((OURS, "0.5 s a row"), (THEIRS, DEFAULTS), (OURS, "1 s a row"))
+SWEEPS, CURVE_SWEEPS = 10, 3
+RUN_TIMEOUT_S = 300.0
+
+
+def sweep(context: Context, sweeps: int | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Settings, and a record a sweep. A sweep that fails has its error in its record."""
+    rounds = sweeps or (1 if context.quick else SWEEPS)
+    order = list(schedule(rounds, 0 if context.quick else CURVE_SWEEPS))
+    records = []
+    for number, place in enumerate(order, 1):
+        record = {**place, **_swept(context, place["side"], place["setting"])}
+        records.append(record)
+        what = record.get("error") or f"{record['wall_s']:.1f} s, {len(record['rows'])} rows"
+        context.say(f"[{number}/{len(order)}] {place['side']}, {place['setting']}: {what}")
+    flags = {f"{side}, {setting}": keys for (side, setting), keys in SETTINGS.items()}
+    return {**BOTH, "settings": flags, "sweeps": rounds}, records
+
+
+def schedule(rounds: int, curve: int) -> Iterator[dict[str, Any]]:
+    """A B C, then C B A; the curve's settings spread over the rounds, as many times as `curve` (0: never)."""
+    step = max(rounds // curve, 1) if curve else rounds + 1
+    for number in range(1, rounds + 1):
+        joins = curve and (number - 1) % step == 0 and (number - 1) // step < curve
+        names = list(SETTINGS) if joins else list(EVERY_ROUND)
+        for side, setting in names if number % 2 else names[::-1]:
+            yield {"round": number, "side": side, "setting": setting}
+
+
+def _swept(context: Context, side: str, setting: str) -> dict[str, Any]:
+    """A sweep from its start to its end; beforehand nothing is loaded."""
+    folder = fresh_folder(context)
+    try:
+        context.server.only()
+        keys = SETTINGS[side, setting]
+        return _ours(context, folder, keys) if side == OURS else _theirs(context, folder, keys)
+    except (CommandError, OSError, ValueError, KeyError) as error:
+        return {"error": f"{type(error).__name__}: {error}", "rows": {}}
+
+
+def _ours(context: Context, folder: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
+    job = {**context.server.keys(), **BOTH, **keys, "export_path": str(folder)}
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    started = time.time()
+    spent = run(ours.command(file), folder / "log", RUN_TIMEOUT_S)
+    table_s = (folder / "metrics-model-inference.csv").stat().st_mtime - started
+    rows = ours.read_store((folder / ours.STORE).read_text())
+    return {
+        "wall_s": spent.wall_s,
+        "table_s": table_s,
+        "cpu_s": spent.cpu_s,
+        "rows": {name: row["throughput"] for name, row in rows.items()},
+        "not_ok": sum(row["status"] != "ok" for row in rows.values()),
+    }
+
+
+def _theirs(context: Context, folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    assert context.rivals.model_analyzer is not None
+    config = rival_analyzer.config({**context.server.keys(), **BOTH}, context.rivals.perf_analyzer, folder, flags)
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    started = time.time()
+    command = [str(context.rivals.model_analyzer), "profile", "-f", str(file)]
+    spent = run(command, folder / "log", RUN_TIMEOUT_S)
+    table = rival_analyzer.table(folder)
+    return {
+        "wall_s": spent.wall_s,
+        # Its reports with plots come after the table.
+        "table_s": table.stat().st_mtime - started,
+        "cpu_s": spent.cpu_s,
+        "rows": rival_analyzer.read_table(table.read_text()),
+    }
