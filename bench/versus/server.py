@@ -69,7 +69,9 @@ class Shared:
         return tree_cpu_s(self.info.pids)
 
     def _loaded(self) -> list[str]:
-        return [model["name"] for model in self._post("/v2/repository/index", b'{"ready":true}') or []]
+        """Those that are there, come or go."""
+        index = self._post("/v2/repository/index") or []
+        return sorted({model["name"] for model in index if model.get("state") in ("READY", "LOADING", "UNLOADING")})
 
     def _post(self, path: str, body: bytes = b"{}") -> Any:
         request = urllib.request.Request(f"http://{self.info.http_endpoint}{path}", data=body, method="POST")

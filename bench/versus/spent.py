@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -52,8 +52,12 @@ def run(
     timeout_s: float,
     count: Callable[[], int] | None = None,
     environment: Mapping[str, str] | None = None,
+    fine: Collection[int] = (0,),
 ) -> Spent:
-    """Run it to its end; its output goes to `log`. count: the server's counter, read each second. Raises CommandError."""
+    """Run it to its end; its output goes to `log`. count: the server's counter, read each second.
+
+    environment: ours where None. fine: exit codes that are no failure. Raises CommandError.
+    """
     start = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -76,7 +80,7 @@ def run(
     cpu_s = usage.ru_utime + usage.ru_stime
     if watch.timed_out:
         raise CommandError(f"{_name(command)} was ended after {timeout_s:.0f} s; see {log}")
-    if process.returncode != 0:
+    if process.returncode not in fine:
         raise CommandError(f"{_name(command)} ended with {process.returncode}: {_tail(log)}; see {log}")
     return Spent(wall_s, cpu_s, max(cpu_s - watch.own_cpu_s, 0.0), tuple(watch.samples))
 
