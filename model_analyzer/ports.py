@@ -180,12 +180,16 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Figures of the running slice, for people: infer/s, p99 in ms (None: no reply yet), measured seconds so far."""
+    """Figures of the running slice, for people: infer/s, p99 in ms (None: no reply yet), measured seconds so far.
+
+    before_s: measured seconds of the phase in this repeat before the slice.
+    """
 
     stage: str
     throughput: float | None
     latency_p99_ms: float | None
     measured_s: float
+    before_s: float = 0.0
 
 
 class Progress(Protocol):

@@ -20,12 +20,13 @@ from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.gpu_locks import GpuLocks
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.adapters.resume import elsewhere, take_over
+from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.metric import REPEAT_FIELDS
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.repeats import as_asked, begun, enough
-from model_analyzer.core.search import Sweep
+from model_analyzer.core.search import Search, Sweep
 from model_analyzer.core.select import satisfies
 from model_analyzer.core.shard import share
 from model_analyzer.core.spec import JobSpec, pairs
@@ -39,9 +40,6 @@ from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Inter
 from model_analyzer.interrupt import Interruption, interruptible
 from model_analyzer.ports import GpuClaims, Progress, Sampler, Server
 
-# What a run takes beside its measured seconds, for the estimate, as runs of the quick start took it on two cores:
-# warm-up, scrapes and drain of a slice; load and unload of a variant; start and stop of the server.
-SLICE_OVERHEAD_S, VARIANT_S, SERVER_S = 0.35, 2.5, 4.0
 # A pod's grace period is 30 s, a person's patience shorter: an interrupted run gives the server so long.
 INTERRUPTED_GRACE_S = 1.5
 
@@ -80,15 +78,17 @@ class Job:
         """The phases of each shard; of all where there is one."""
         return [_ids(share(self.whole, self.spec.shards, index)) for index in range(self.spec.shards)]
 
-    def estimate_s(self, phases: int | None = None) -> float:
-        """Seconds that one run takes for so many phases (its own), each repeat counted, roughly."""
+    def outlook(self, left: Sequence[Group], baseline: bool) -> Outlook:
+        """How long a run takes that has these groups left to measure, and the baseline or not."""
         spec = self.spec
-        measured = spec.min_seconds if spec.stop_rule == "fixed" else (spec.min_seconds + 3 * spec.max_seconds) / 4
-        each = measured * (1 + SLICE_OVERHEAD_S / spec.slice_seconds)
-        total = len(_ids(self.whole)) * spec.repeats
-        part = (len(self.phase_ids) * spec.repeats if phases is None else phases) / max(total, 1)
-        variants = len(self.whole) * spec.repeats
-        return SERVER_S + spec.duration_seconds + part * (total * each + variants * VARIANT_S)
+        baseline_s = spec.duration_seconds if baseline else 0.0
+        return Outlook.of(left, _rule(spec), spec.slice_seconds, baseline_s, ours=self.mode != "remote")
+
+    def estimate_s(self) -> float:
+        """Seconds that the whole job takes where nothing is measured yet: of several shards the longest."""
+        spec = self.spec
+        parts = [share(self.whole, spec.shards, index) for index in range(spec.shards)]
+        return max(self.outlook(Sweep(part, {}, spec.repeats).left, True).left_s(0.0) for part in parts)
 
 
 def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
@@ -222,7 +222,7 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         what = f"{job.spec.shards} shards, and nothing says which one this run is"
         fix = f"give --shard-index 0 to {job.spec.shards - 1} (an Indexed Job sets JOB_COMPLETION_INDEX)"
         raise SpecError("shards", what, fix)
-    waiting = _log(job, 0.0).say
+    waiting = _log(job, Outlook()).say
     with (
         interruptible() as interruption,
         store.JsonlStore(job.export_path, job.spec.export_path_wait_seconds, waiting, job.spec.repeats) as opened,
@@ -237,12 +237,14 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         outputs.refresh()
         done = _repeats_done(job, opened.contents)
         total, already = len(job.phase_ids) * job.spec.repeats, sum(done.values())
-        progress = build_progress(job, live, job.estimate_s(total - already))
+        search = Sweep(job.groups, done, job.spec.repeats)
+        outlook = job.outlook(search.left, job.baseline_id not in opened.contents.baselines)
+        progress = build_progress(job, live, outlook)
         progress.begin(total, already)
         for line in (*_nothing_to_do(job), *taken, *elsewhere(opened.contents, job.phase_ids)):
             progress.say(line)
         try:
-            _run(job, opened, outputs, progress, done, interruption, claims)
+            _run(job, opened, outputs, progress, search, interruption, claims)
         except Interrupted:
             # It may have come between the store's line and the tables.
             outputs.write()
@@ -270,26 +272,26 @@ def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
     }
 
 
-def build_progress(job: Job, live: bool, estimate_s: float) -> Progress:
+def build_progress(job: Job, live: bool, outlook: Outlook) -> Progress:
     """All that is told of a run, to all that asked. live: somebody looks at a terminal. Raises SpecError for a taken port."""
     spec = job.spec
-    shown = TerminalProgress(estimate_s) if live and spec.log_format == "text" else _log(job, estimate_s)
+    shown = TerminalProgress(outlook) if live and spec.log_format == "text" else _log(job, outlook)
     listeners: list[Progress] = [shown]
     if spec.metrics_port:
         from model_analyzer.adapters.own_metrics import OwnMetrics
 
-        listeners.append(OwnMetrics(spec.metrics_port, estimate_s))
+        listeners.append(OwnMetrics(spec.metrics_port, outlook))
     if spec.annotate_job:
         from model_analyzer.adapters.kubernetes.annotations import JobAnnotations, patch_job
 
         patch = patch_job(spec.annotate_job, os.environ.get("POD_NAMESPACE"))
         suffix = "" if job.shard is None else f"-{job.shard}"
-        listeners.append(JobAnnotations(patch, estimate_s, shown.say, suffix))
+        listeners.append(JobAnnotations(patch, outlook, shown.say, suffix))
     return Several(listeners) if len(listeners) > 1 else shown
 
 
-def _log(job: Job, estimate_s: float) -> LineProgress | JsonProgress:
-    return (JsonProgress if job.spec.log_format == "json" else LineProgress)(estimate_s)
+def _log(job: Job, outlook: Outlook) -> LineProgress | JsonProgress:
+    return (JsonProgress if job.spec.log_format == "json" else LineProgress)(outlook)
 
 
 def _nothing_to_do(job: Job) -> list[str]:
@@ -318,7 +320,7 @@ def _run(
     opened: store.JsonlStore,
     outputs: Tables,
     progress: Progress,
-    done: Mapping[str, int],
+    search: Search,
     interruption: Interruption,
     claims: GpuClaims,
 ) -> None:
@@ -347,7 +349,6 @@ def _run(
 
     interruption.hurry = hurry
     try:
-        search = Sweep(job.groups, done, job.spec.repeats)
         Run(parts, _settings(job)).execute(search, baseline, _default_server(job.spec))
     finally:
         generator.close()

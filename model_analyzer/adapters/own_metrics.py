@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from model_analyzer import __version__
 from model_analyzer.adapters.progress import Standing
+from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Phase
 from model_analyzer.errors import SpecError
@@ -21,9 +22,9 @@ from model_analyzer.ports import Live
 class OwnMetrics:
     """A ports.Progress that answers scrapes. Made before anything is measured, so that a taken port is told at once."""
 
-    def __init__(self, port: int, estimate_s: float) -> None:
+    def __init__(self, port: int, outlook: Outlook) -> None:
         """Serve on all addresses. Raises SpecError where the port cannot be had."""
-        self._standing = Standing(estimate_s)
+        self._standing = Standing(outlook)
         registry = CollectorRegistry()
         registry.register(_Page(self._standing))
         try:

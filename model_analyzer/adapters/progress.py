@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from typing import TextIO
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model_analyzer import ports
 from model_analyzer.adapters.json_log import Level, write_line
+from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Phase
 from model_analyzer.ports import Live
@@ -21,32 +23,29 @@ LINE_EVERY_S = 10.0
 
 
 class Eta:
-    """Seconds left, from the pace so far; the plan's estimate until one phase is done."""
+    """Seconds left, for one display: the plan's outlook, corrected by all that the display is told."""
 
-    def __init__(self, estimate_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._estimate_s = estimate_s
+    def __init__(self, outlook: Outlook, now: Callable[[], float] = time.monotonic) -> None:
+        # Each display is told everything, so each has its own.
+        self._outlook = deepcopy(outlook)
         self._now = now
-        self._began = now()
-        self._total = self._done = 0
+        self._outlook.begin(now())
 
-    def begin(self, total: int) -> None:
-        """Start the clock for `total` phases."""
-        self._total, self._began = total, self._now()
+    def begin(self) -> None:
+        """Start the clock."""
+        self._outlook.begin(self._now())
 
-    def count(self) -> None:
-        """One more phase is done."""
-        self._done += 1
+    def running(self, phase: Phase, live: Live) -> None:
+        """A phase runs."""
+        self._outlook.running(phase.id, live.before_s + live.measured_s, self._now())
+
+    def count(self, measurement: Measurement) -> int:
+        """A phase is done; how many of those counted that settles: one that failed is not repeated."""
+        return self._outlook.finish(measurement, self._now())
 
     def left_s(self) -> float:
-        """Seconds until the last phase, at the pace so far."""
-        elapsed = self._now() - self._began
-        if not self._done:
-            return max(self._estimate_s - elapsed, 0.0)
-        # The rounds of a group finish together: the estimate steadies what a burst of finished phases would suggest.
-        done = self._done / self._total if self._total else 1.0
-        by_pace = elapsed / done * (1 - done)
-        by_plan = max(self._estimate_s - elapsed, 0.0)
-        return done * by_pace + (1 - done) * by_plan
+        """Seconds until the last phase is done."""
+        return self._outlook.left_s(self._now())
 
     def __str__(self) -> str:
         left = round(self.left_s())
@@ -63,7 +62,8 @@ def figures(live: Live) -> str:
 def outcome(measurement: Measurement) -> str:
     """A finished phase in one line."""
     throughput, p99_ns = measurement.values.get("perf_throughput"), measurement.values.get("perf_latency_p99")
-    parts = [f"{measurement.phase}: {measurement.status}"]
+    which = f", repeat {measurement.repeats}" if measurement.repeats > 1 else ""
+    parts = [f"{measurement.phase}{which}: {measurement.status}"]
     if throughput is not None:
         parts.append(f"{throughput:,.1f} infer/s")
     if p99_ns is not None:
@@ -76,8 +76,8 @@ def outcome(measurement: Measurement) -> str:
 class TerminalProgress:
     """A live line with a bar; news scrolls above it."""
 
-    def __init__(self, estimate_s: float, console: Console | None = None) -> None:
-        self._eta = Eta(estimate_s)
+    def __init__(self, outlook: Outlook, console: Console | None = None) -> None:
+        self._eta = Eta(outlook)
         self._bar = Progress(
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -91,7 +91,7 @@ class TerminalProgress:
 
     def begin(self, total: int, already: int) -> None:
         """Show the bar."""
-        self._eta.begin(total - already)
+        self._eta.begin()
         self._bar.update(self._task, total=total, completed=already, eta=str(self._eta))
         self._bar.start()
 
@@ -101,13 +101,14 @@ class TerminalProgress:
 
     def live(self, phase: Phase, figures_now: Live) -> None:
         """The running phase beside the bar."""
+        self._eta.running(phase, figures_now)
         self._bar.update(self._task, description=f"{phase}: {figures(figures_now)}", eta=str(self._eta))
 
     def finished(self, measurement: Measurement) -> None:
         """One line for the phase, one step of the bar."""
-        self._eta.count()
+        settled = self._eta.count(measurement)
         self.say(outcome(measurement))
-        self._bar.advance(self._task)
+        self._bar.advance(self._task, settled)
 
     def end(self) -> None:
         """Take the bar away."""
@@ -118,9 +119,9 @@ class LineProgress:
     """Plain log lines, for a pod's log or a file."""
 
     def __init__(
-        self, estimate_s: float, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+        self, outlook: Outlook, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._eta = Eta(estimate_s, now)
+        self._eta = Eta(outlook, now)
         self._stream = stream or sys.stderr
         self._now = now
         self._last_live = now()
@@ -129,7 +130,7 @@ class LineProgress:
     def begin(self, total: int, already: int) -> None:
         """Say what there is to do."""
         self._total, self._done = total, already
-        self._eta.begin(total - already)
+        self._eta.begin()
         again = f", {already} of them measured in an earlier run" if already else ""
         self.say(f"{total} phases{again}; about {self._eta} left")
 
@@ -141,14 +142,14 @@ class LineProgress:
 
     def live(self, phase: Phase, figures_now: Live) -> None:
         """A line now and then, so that a long phase is seen to be alive."""
+        self._eta.running(phase, figures_now)
         if self._now() - self._last_live >= LINE_EVERY_S:
             self._last_live = self._now()
             self.say(f"[{self._done}/{self._total}] {phase}: {figures(figures_now)}; about {self._eta} left")
 
     def finished(self, measurement: Measurement) -> None:
         """One line for the phase."""
-        self._done += 1
-        self._eta.count()
+        self._done += self._eta.count(measurement)
         self._last_live = self._now()
         self.say(f"[{self._done}/{self._total}] {outcome(measurement)}; about {self._eta} left")
 
@@ -159,8 +160,8 @@ class LineProgress:
 class Standing:
     """Where a run stands, for those who tell it in figures. phase, live: of the running phase; None in between."""
 
-    def __init__(self, estimate_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._eta = Eta(estimate_s, now)
+    def __init__(self, outlook: Outlook, now: Callable[[], float] = time.monotonic) -> None:
+        self._eta = Eta(outlook, now)
         self.total = self.done = self.failed = self.request_errors = 0
         self.phase: Phase | None = None
         self.live: Live | None = None
@@ -169,20 +170,20 @@ class Standing:
     def begin(self, total: int, already: int) -> None:
         """The run starts."""
         self.total, self.done = total, already
-        self._eta.begin(total - already)
+        self._eta.begin()
 
     def running(self, phase: Phase, live: Live) -> None:
         """A phase runs."""
         self.phase, self.live = phase, live
+        self._eta.running(phase, live)
 
     def count(self, measurement: Measurement) -> None:
         """One more phase is done. finished_at: seconds since the epoch."""
-        self.done += 1
+        self.done += self._eta.count(measurement)
         self.failed += measurement.status == "failed"
         self.request_errors += int(measurement.values.get("requests_failed") or 0)
         self.phase = self.live = None
         self.finished_at = time.time()
-        self._eta.count()
 
     def eta_s(self) -> float:
         """Seconds until the last phase."""
@@ -193,9 +194,9 @@ class JsonProgress:
     """One JSON object a line."""
 
     def __init__(
-        self, estimate_s: float, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+        self, outlook: Outlook, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._standing = Standing(estimate_s, now)
+        self._standing = Standing(outlook, now)
         self._stream = stream
         self._now = now
         self._last_live = now()

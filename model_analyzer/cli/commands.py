@@ -66,14 +66,17 @@ def console() -> Any:
 
 
 def plan(config_file: str | None, values: dict[str, Any]) -> None:
-    """Print the phases and about how long they take; touch nothing."""
+    """Print the phases and about how long they take; touch nothing.
+
+    The time is a guess from the stop rule and from what starts, loads and warm-ups took elsewhere; a run corrects it as it goes.
+    """
     job = load(config_file, values)
     phases = [len(of) for of in job.shard_ids()]
     shard_of = {phase_id: f"  shard {n}" for n, of in enumerate(job.shard_ids()) for phase_id in of if len(phases) > 1}
     for group in job.whole:
         for phase in group.phases:
             typer.echo(f"{phase.id}  {phase}{shard_of.get(phase.id, '')}")
-    minutes, seconds = divmod(round(job.estimate_s(max(phases) * job.spec.repeats)), 60)
+    minutes, seconds = divmod(round(job.estimate_s()), 60)
     in_shards = f" in {len(phases)} shards" if len(phases) > 1 else ""
     repeated = f", {job.spec.repeats} repeats of each" if job.spec.repeats > 1 else ""
     what = f"{sum(phases)} phases of {len(job.whole)} variants{repeated}{in_shards}, {job.mode} Triton"

@@ -39,6 +39,11 @@ class Sweep:
             ).phases
         ]
 
+    @property
+    def left(self) -> tuple[Group, ...]:
+        """What is still to be asked, in order."""
+        return tuple(self._left)
+
     def ask(self) -> Group | None:
         """The next group with a phase left to measure."""
         return self._left.pop(0) if self._left else None

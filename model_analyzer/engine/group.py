@@ -260,7 +260,17 @@ class GroupDriver:
         )
         seconds = min(self._settings.slice_s, rule.max_s)
         warmup_s = least_warmup_s(item.latency)
-        plan = SlicePlan(phase, order, number, seconds, rule.max_s, self._settings.gpus, warmup_s, self._repeat)
+        plan = SlicePlan(
+            phase,
+            order,
+            number,
+            seconds,
+            rule.max_s,
+            self._settings.gpus,
+            warmup_s,
+            self._repeat,
+            before_s=sum(piece.seconds for piece in item.slices),
+        )
         parts = self._parts
         try:
             piece = drive_slice(plan, parts.generator, self._recorder, parts.clock, parts.progress)

@@ -38,7 +38,7 @@ class SlicePlan:
     """One slice to drive.
 
     measure_s: seconds between the scrapes, more where the model is found to be slow. patience_s: give up without a
-    single reply after it. warmup_s: warm up for at least so long.
+    single reply after it. warmup_s: warm up for at least so long. before_s: measured seconds of the phase in this repeat.
     """
 
     phase: Phase
@@ -49,6 +49,7 @@ class SlicePlan:
     gpus: GpuChoice
     warmup_s: float = 0.0
     repeat: int = 0
+    before_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ def _warm_up(
             return seen, ()
         if seen.replies and elapsed_s > WARMUP_MAX_S:
             return seen, (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
-        progress.live(plan.phase, Live("warm-up", None, None, 0.0))
+        progress.live(plan.phase, Live("warm-up", None, None, 0.0, plan.before_s))
     raise SliceFailed("the load generator ended early")
 
 
@@ -221,17 +222,18 @@ def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], span_ns: tuple[int, 
         measured_s = (batch.end_ns - start_ns) / 1e9
         _give_up_if_hopeless(seen, measured_s, float("inf"))
         if seen.batches % LIVE_EVERY == 0:
-            progress.live(plan.phase, _live(seen, plan.order.requests.inferences, measured_s))
+            progress.live(plan.phase, _live(seen, plan, measured_s))
         if batch.end_ns + WINDOW_NS >= end_ns:
             break
     return seen
 
 
-def _live(seen: Seen, inferences: int, measured_s: float) -> Live:
+def _live(seen: Seen, plan: SlicePlan, measured_s: float) -> Live:
     if measured_s <= 0 or not seen.replies:
-        return Live("measuring", None, None, max(measured_s, 0.0))
+        return Live("measuring", None, None, max(measured_s, 0.0), plan.before_s)
     p99_ms = float(np.percentile(np.concatenate(seen.latency), 99)) / 1e6
-    return Live("measuring", seen.replies * inferences / measured_s, p99_ms, measured_s)
+    throughput = seen.replies * plan.order.requests.inferences / measured_s
+    return Live("measuring", throughput, p99_ms, measured_s, plan.before_s)
 
 
 def _receive_until(batches: Iterator[LoadBatch], seen: Seen, time_ns: int) -> None:

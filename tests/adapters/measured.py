@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.load import InputSource, Load
 from model_analyzer.core.measurement import Baseline, Environment, Measurement, Slice
 from model_analyzer.core.plan import Phase
@@ -88,3 +89,8 @@ def baseline(gpus: Mapping[str, float] = {}) -> Baseline:
     }
     environment = Environment("2.51.0", {key: Gpu("NVIDIA H100", "0") for key in gpus})
     return Baseline("b", 3.0, host, readings, (), "" if gpus else NO_GPU, environment=environment)
+
+
+def outlook(seconds: float) -> Outlook:
+    """A run of which nothing is known but how long it takes."""
+    return Outlook(start_s=seconds)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from measured import measured, phase
+from measured import measured, outlook, phase
 
 from model_analyzer.adapters.json_log import write_line
 from model_analyzer.adapters.progress import LINE_EVERY_S, JsonProgress, LineProgress, Several
@@ -24,7 +24,7 @@ class Told:
 
     def __init__(self) -> None:
         self.stream, self.now = io.StringIO(), 100.0
-        self.progress = JsonProgress(60.0, self.stream, lambda: self.now)
+        self.progress = JsonProgress(outlook(60.0), self.stream, lambda: self.now)
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
 
 def test_several_are_told_the_same() -> None:
     first, second = io.StringIO(), io.StringIO()
-    both = Several([LineProgress(60.0, first), JsonProgress(60.0, second)])
+    both = Several([LineProgress(outlook(60.0), first), JsonProgress(outlook(60.0), second)])
     both.begin(2, 0)
     both.say("news")
     both.live(phase(), LIVE)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from measured import measured, phase
+from measured import measured, outlook, phase
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_analyzer.adapters.own_metrics import OwnMetrics
@@ -20,7 +20,7 @@ from model_analyzer.ports import Live
 
 @pytest.fixture
 def metrics() -> Iterator[OwnMetrics]:
-    served = OwnMetrics(free_port(), 60.0)
+    served = OwnMetrics(free_port(), outlook(60.0))
     yield served
     served.end()
 
@@ -75,7 +75,7 @@ def test_only_the_runs_own_figures_are_there(metrics: OwnMetrics) -> None:
 
 def test_a_port_that_is_taken_is_told_before_anything_is_measured(metrics: OwnMetrics) -> None:
     with pytest.raises(SpecError) as caught:
-        OwnMetrics(metrics.port, 60.0)
+        OwnMetrics(metrics.port, outlook(60.0))
     assert str(caught.value) == (
         f"metrics_port: port {metrics.port} cannot be had (Address already in use); choose another port, or 0 for no metrics"
     )
@@ -84,5 +84,5 @@ def test_a_port_that_is_taken_is_told_before_anything_is_measured(metrics: OwnMe
 def test_the_port_is_free_after_the_end(metrics: OwnMetrics) -> None:
     metrics.end()
     metrics.end()
-    again = OwnMetrics(metrics.port, 60.0)
+    again = OwnMetrics(metrics.port, outlook(60.0))
     again.end()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
-from measured import measured, phase
+from measured import measured, outlook, phase
 from rich.console import Console
 
 from model_analyzer.adapters.progress import LINE_EVERY_S, Eta, LineProgress, TerminalProgress
+from model_analyzer.core.estimate import Outlook
+from model_analyzer.core.plan import Group
 from model_analyzer.core.reduce import failed
+from model_analyzer.core.search import Sweep
+from model_analyzer.core.stopping import StopRule
 from model_analyzer.ports import Live
 
 LIVE = Live("measuring", 1234.0, 5.678, 1.0)
@@ -31,7 +35,7 @@ class Time:
 @pytest.fixture
 def lines() -> tuple[LineProgress, io.StringIO, Time]:
     stream, now = io.StringIO(), Time()
-    return LineProgress(60.0, stream, now), stream, now
+    return LineProgress(outlook(60.0), stream, now), stream, now
 
 
 def test_lines_tell_phase_k_of_n_figures_and_time_left(lines: tuple[LineProgress, io.StringIO, Time]) -> None:
@@ -51,7 +55,7 @@ def test_lines_tell_phase_k_of_n_figures_and_time_left(lines: tuple[LineProgress
         "embedded Triton 2.51.0: CPU only (no NVIDIA driver)",
         "[1/4] m_config_default batch 4 concurrency 8: 1,234 infer/s, p99 5.68 ms; about 0:50 left",
         "[2/4] m_config_default batch 4 concurrency 8: ok, 400.0 infer/s, p99 10.00 ms; about 0:40 left",
-        "[3/4] bad_config_default batch 1 concurrency 1: failed, weights.bin is missing; about 0:20 left",
+        "[3/4] bad_config_default batch 1 concurrency 1: failed, weights.bin is missing; about 0:40 left",
     ]
     assert "\x1b" not in stream.getvalue()
 
@@ -77,7 +81,7 @@ def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w", buffering=1) as stream:
-        progress = LineProgress(1.0, stream)
+        progress = LineProgress(outlook(1.0), stream)
         progress.begin(1, 0)
         progress.finished(measured(phase()))
         progress.end()
@@ -88,7 +92,7 @@ def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
 @pytest.fixture
 def terminal() -> tuple[TerminalProgress, io.StringIO]:
     stream = io.StringIO()
-    return TerminalProgress(60.0, Console(file=stream, force_terminal=True, width=140)), stream
+    return TerminalProgress(outlook(60.0), Console(file=stream, force_terminal=True, width=140)), stream
 
 
 def plain(text: str) -> str:
@@ -129,26 +133,35 @@ def test_a_run_that_ends_before_it_begins_frees_the_terminal_too(
     terminal[0].end()
 
 
-def test_time_left_is_the_plans_until_a_phase_is_done_and_the_pace_later() -> None:
+def test_time_left_is_corrected_by_what_the_display_is_told() -> None:
+    """The sums are core/estimate.py's; here: that every display feeds one of its own."""
+    one = phase()
+    planned = Outlook.of([Group(one.variant, (one,))], StopRule("fixed", min_s=4.0), 1.0, 3.0)
     now = Time()
-    eta = Eta(100.0, now)
-    eta.begin(10)
-    assert eta.left_s() == 100
-    now.now += 30
-    assert str(eta) == "1:10"
-    # Twice as slow as planned: half done, half believed.
-    now.now += 70
-    for _ in range(5):
-        eta.count()
-    assert eta.left_s() == pytest.approx(50)
-    for _ in range(5):
-        eta.count()
-    assert eta.left_s() == 0
+    first, second = Eta(planned, now), Eta(planned, now)
+    told = [first.left_s()]
+    for before_s in (0.0, 1.0):
+        now.now += 20
+        first.running(one, Live("warm-up", None, None, 0.0, before_s))
+        told.append(first.left_s())
+    assert told[-1] > told[0], "20 s a slice, where 1.35 were planned"
+    assert second.left_s() < told[0], "each display has its own"
+    assert first.count(measured(one)) == 1
+    assert str(first) == "0:00"
 
 
-def test_time_left_is_never_negative() -> None:
-    now = Time()
-    eta = Eta(10.0, now)
-    eta.begin(2)
-    now.now += 1000
-    assert eta.left_s() == 0
+def test_phases_that_failed_count_for_all_their_repeats() -> None:
+    good, bad = phase(), phase("bad")
+    groups = [Group(each.variant, (each,)) for each in (good, bad)]
+    stream = io.StringIO()
+    progress = LineProgress(Outlook.of(Sweep(groups, repeats=2).left, StopRule(), 0.5, 0.0), stream)
+    progress.begin(4, 0)
+    progress.finished(replace(measured(good), repeats=1))
+    progress.finished(failed(bad, "weights.bin is missing"))
+    progress.finished(replace(measured(good), repeats=2))
+    lines = [line[9:].split(":")[0] for line in stream.getvalue().splitlines()]
+    assert lines[1:] == [
+        "[1/4] m_config_default batch 1 concurrency 1",
+        "[3/4] bad_config_default batch 1 concurrency 1",
+        "[4/4] m_config_default batch 1 concurrency 1, repeat 2",
+    ]

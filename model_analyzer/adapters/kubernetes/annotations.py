@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from model_analyzer.adapters.kubernetes.api import KubernetesError, connect, explained
 from model_analyzer.adapters.progress import Standing, figures
+from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.plan import Phase
 from model_analyzer.errors import AnalyzerError
@@ -47,11 +48,11 @@ class JobAnnotations:
     say: hears once why they cannot be set.
     """
 
-    def __init__(self, patch: Patch, estimate_s: float, say: Callable[[str], None], suffix: str = "") -> None:
+    def __init__(self, patch: Patch, outlook: Outlook, say: Callable[[str], None], suffix: str = "") -> None:
         self._patch = patch
         self._say = say
         self._suffix = suffix
-        self._standing = Standing(estimate_s)
+        self._standing = Standing(outlook)
         self._changed = threading.Condition()
         # News: something to tell. Urgent: without waiting for the next regular call.
         self._news = self._urgent = self._over = False

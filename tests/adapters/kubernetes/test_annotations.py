@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import pytest
-from adapters.measured import measured, phase
+from adapters.measured import measured, outlook, phase
 from cluster_api import Cluster
 
 from model_analyzer.adapters.kubernetes import annotations
@@ -35,7 +35,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def test_a_run_is_seen_on_its_job(cluster: Cluster) -> None:
     said: list[str] = []
-    progress = JobAnnotations(patch_job("demo-job", "team"), 90.0, said.append)
+    progress = JobAnnotations(patch_job("demo-job", "team"), outlook(90.0), said.append)
     progress.begin(3, 1)
     until(lambda: cluster.patches)
     progress.live(phase(batch=4, load=8), LIVE)
@@ -65,7 +65,7 @@ def test_a_run_is_seen_on_its_job(cluster: Cluster) -> None:
 
 def test_shards_of_one_job_have_keys_of_their_own() -> None:
     told: list[Mapping[str, str]] = []
-    progress = JobAnnotations(told.append, 90.0, print, "-2")
+    progress = JobAnnotations(told.append, outlook(90.0), print, "-2")
     progress.begin(3, 0)
     progress.end()
     assert {key.partition("/")[2] for key in told[-1]} == {"progress-2", "phase-2", "errors-2", "eta-2", "updated-2"}
@@ -73,7 +73,7 @@ def test_shards_of_one_job_have_keys_of_their_own() -> None:
 
 def test_figures_that_change_all_the_time_are_told_now_and_then() -> None:
     told: list[Mapping[str, str]] = []
-    progress = JobAnnotations(told.append, 90.0, print)
+    progress = JobAnnotations(told.append, outlook(90.0), print)
     began = time.monotonic()
     progress.begin(1, 0)
     while time.monotonic() - began < 1.0:
@@ -92,7 +92,7 @@ def test_an_api_that_is_slow_holds_up_neither_the_run_nor_its_end(monkeypatch: p
         entered.set()
         release.wait(30)
 
-    progress = JobAnnotations(hang, 90.0, print)
+    progress = JobAnnotations(hang, outlook(90.0), print)
     progress.begin(100, 0)
     assert entered.wait(20)
     began = time.monotonic()
@@ -107,7 +107,7 @@ def test_an_api_that_is_slow_holds_up_neither_the_run_nor_its_end(monkeypatch: p
 def test_a_missing_right_is_told_once_and_never_asked_for_again(cluster: Cluster) -> None:
     cluster.denied.add(("patch", "jobs"))
     said: list[str] = []
-    progress = JobAnnotations(patch_job("demo-job", "team"), 90.0, said.append)
+    progress = JobAnnotations(patch_job("demo-job", "team"), outlook(90.0), said.append)
     progress.begin(3, 0)
     until(lambda: said)
     for _ in range(3):
@@ -122,7 +122,7 @@ def test_a_missing_right_is_told_once_and_never_asked_for_again(cluster: Cluster
 def test_a_fault_that_passes_is_told_once_and_the_rest_arrives(cluster: Cluster) -> None:
     cluster.status_of_patch = 500
     said: list[str] = []
-    progress = JobAnnotations(patch_job("demo-job", "team"), 90.0, said.append)
+    progress = JobAnnotations(patch_job("demo-job", "team"), outlook(90.0), said.append)
     progress.begin(3, 0)
     for count in (1, 2):
         until(lambda count=count: len(cluster.patches) >= count)
@@ -139,7 +139,7 @@ def test_a_fault_that_passes_is_told_once_and_the_rest_arrives(cluster: Cluster)
 def test_a_run_outside_of_any_cluster_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nonexistent")
     said: list[str] = []
-    progress = JobAnnotations(patch_job("demo-job", None), 90.0, said.append)
+    progress = JobAnnotations(patch_job("demo-job", None), outlook(90.0), said.append)
     progress.begin(1, 0)
     until(lambda: said)
     progress.end()
@@ -150,4 +150,4 @@ def test_the_end_may_come_before_the_begin() -> None:
     def patch(_: Mapping[str, str]) -> None:
         raise KubernetesError("x", "y", "z")
 
-    JobAnnotations(patch, 1.0, print).end()
+    JobAnnotations(patch, outlook(1.0), print).end()
