@@ -74,7 +74,11 @@ class Encoder(Protocol):
     def encode(
         self, model: ModelInfo, batch_size: int, source: InputSource, protocol: WireProtocol, address: str
     ) -> RequestSet:
-        """Raises InputError where shape or data do not fit."""
+        """Raises InputError where shape or data do not fit; ServerError where the server is lost."""
+        ...
+
+    def release(self, idle: bool = True) -> None:
+        """Free what requests made so far hold beside themselves. Never raises. idle: none of them is under way."""
         ...
 
 

@@ -218,6 +218,8 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
 
     kept: whether the export path outlives the run, so that it is worth saying where the tables are.
     """
+    from model_analyzer.adapters.triton.shared_memory import remove_leftovers
+
     if job.spec.shards > 1 and job.shard is None:
         what = f"{job.spec.shards} shards, and nothing says which one this run is"
         fix = f"give --shard-index 0 to {job.spec.shards - 1} (an Indexed Job sets JOB_COMPLETION_INDEX)"
@@ -244,6 +246,7 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         for line in (*_nothing_to_do(job), *taken, *elsewhere(opened.contents, job.phase_ids)):
             progress.say(line)
         try:
+            remove_leftovers(progress.say)
             _run(job, opened, outputs, progress, search, interruption, claims)
         except Interrupted:
             # It may have come between the store's line and the tables.
@@ -334,7 +337,7 @@ def _run(
     parts = Parts(
         server=server,
         generator=generator,
-        encoder=TritonEncoder(),
+        encoder=TritonEncoder({model.name: model.tls for model in job.spec.models()}, progress.say),
         watch=lambda info: Recorder(_samplers(job.spec, info, progress.say), job.spec.monitoring_interval, clock),
         store=opened,
         outputs=outputs,
@@ -454,6 +457,7 @@ def _docker(job: Job, launch: Any) -> Server:
         mounts=spec.triton_docker_mounts,
         labels=spec.triton_docker_labels,
         shm_size=spec.triton_docker_shm_size,
+        host_ipc=any(model.input_source.shared_memory for model in spec.models()),
         arguments=spec.triton_docker_args,
     )
     return DockerServer(launch, options)

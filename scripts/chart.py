@@ -89,6 +89,7 @@ RULES: dict[str, dict[str, Any]] = {
     "triton.ports.metrics": _PORT,
     "triton.metricsIntervalMs": {"minimum": 1},
     "triton.shmSize": _QUANTITY,
+    "triton.shareMemory": {"type": ["boolean", "null"]},
     "triton.tmpSize": {**_QUANTITY, "type": ["string", "integer", "null"]},
     "models.repository": {"pattern": "^(/|[a-z0-9]+://).+"},
     "models.existingClaim": _NAME,

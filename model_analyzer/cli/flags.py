@@ -41,6 +41,12 @@ FLAGS = (
     Flag("monitoring_interval", ("-i", "--monitoring-interval"), "Seconds between scrapes of the metrics."),
     Flag("client_max_retries", ("-r", "--client-max-retries"), "Tries, a second apart, to reach the server."),
     Flag("client_protocol", ("--client-protocol",), "grpc or http."),
+    Flag("shared_memory", ("--shared-memory",), "none, or system: tensors lie in shared memory and are not sent."),
+    Flag(
+        "output_shared_memory_size",
+        ("--output-shared-memory-size",),
+        "Bytes of shared memory for an output whose size the model leaves open.",
+    ),
     Flag("triton_launch_mode", ("--triton-launch-mode",), "remote, local, embedded or docker."),
     Flag("triton_http_endpoint", ("--triton-http-endpoint",), "host:port of a running server, HTTP."),
     Flag("triton_grpc_endpoint", ("--triton-grpc-endpoint",), "host:port of a running server, gRPC."),

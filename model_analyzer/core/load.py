@@ -30,12 +30,24 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """Inputs and outputs lie in system shared memory; requests and replies only say where.
+
+    output_bytes: room for one inference's output where its size does not follow from the model (perf_analyzer's
+    output-shared-memory-size and its default).
+    """
+
+    output_bytes: int = 102_400
+
+
+@dataclass(frozen=True, slots=True)
 class InputSource:
-    """Where input tensors come from.
+    """Where input tensors come from, and whether tensors are sent or lie in shared memory.
 
     mode: "random", "zero", or "file" (then `path` is a perf_analyzer JSON data file).
     shapes: tensor name -> dims without the batch dimension, for dynamic dims.
     string_length: bytes of a random BYTES element. string_data: one fixed BYTES element instead.
+    shared_memory: None: tensors are part of requests and replies.
     """
 
     mode: Literal["random", "zero", "file"] = "random"
@@ -43,6 +55,7 @@ class InputSource:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     string_length: int = 128
     string_data: str | None = None
+    shared_memory: SharedMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)

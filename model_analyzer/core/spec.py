@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from model_analyzer.core import model_config
-from model_analyzer.core.load import InputSource, Load, Tls
+from model_analyzer.core.load import InputSource, Load, SharedMemory, Tls
 from model_analyzer.core.metric import (
     COLUMNS,
     DEFAULT_GPU_FIELDS,
@@ -37,6 +37,7 @@ from model_analyzer.core.values import (
     path_text,
     perf_flags,
     server_flags,
+    shared_memory,
     shown,
     text,
     texts,
@@ -124,6 +125,7 @@ Environment = Annotated[dict[str, Any], BeforeValidator(environment)]
 Number = Annotated[float, BeforeValidator(number), AfterValidator(finite)]
 Integer = Annotated[int, Field(le=LARGEST), BeforeValidator(number)]
 Positive = Annotated[float, Field(gt=0), BeforeValidator(number), AfterValidator(finite)]
+SharedMemoryKind = Annotated[Literal["none", "system"], BeforeValidator(shared_memory)]
 # YAML's bare off is false, for an editor and for helm too.
 Switch = Annotated[
     Literal["auto", "off"],
@@ -259,6 +261,16 @@ class JobSpec(_Strict):
         0.25, ge=0.01, description="Seconds between scrapes of the metrics (Triton Model Analyzer: 1)."
     )
     client_protocol: Literal["http", "grpc"] = Field("grpc", description="How requests are sent: grpc or http.")
+    shared_memory: SharedMemoryKind = Field(
+        "none",
+        description="system: inputs and outputs lie in shared memory and are not sent; the server must share this "
+        "host's /dev/shm (docs/measurement.md).",
+    )
+    output_shared_memory_size: Integer = Field(
+        SharedMemory().output_bytes,
+        ge=1,
+        description="shared_memory: bytes for one inference's output of datatype BYTES or with dynamic dims.",
+    )
     triton_launch_mode: Literal["remote", "local", "embedded", "docker"] | None = Field(
         None, description="Where Triton comes from. Default: local where a tritonserver is found, else embedded."
     )
@@ -367,7 +379,7 @@ class JobSpec(_Strict):
             name=model.name,
             batch_sizes=model.parameters.batch_sizes or self.batch_sizes,
             loads=self._loads(model.parameters, str(flags.get("request-distribution", "constant"))),
-            input_source=input_source(flags),
+            input_source=input_source(flags, self.shared_memory, self.output_shared_memory_size),
             tls=tls_of(flags, self.client_protocol, self.endpoint),
             model_config_parameters=model.model_config_parameters,
             cpu_only=model.cpu_only,

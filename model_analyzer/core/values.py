@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from model_analyzer.core.load import InputSource, Protocol, Tls
+from model_analyzer.core.load import InputSource, Protocol, SharedMemory, Tls
 
 _RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*(?::\s*(\d+)\s*)?$")
 _RANGE_KEYS = ({"start", "stop"}, {"start", "stop", "step"})
@@ -226,6 +226,15 @@ def environment(value: Any) -> Any:
     return found
 
 
+def shared_memory(value: Any) -> Any:
+    """none or system; perf_analyzer's third kind says what to do."""
+    if value == "cuda":
+        raise ValueError("is cuda, which is not supported yet; use system: Triton copies it to the GPU")
+    if value not in ("none", "system"):
+        raise ValueError(f"is {shown(value)}; use none or system")
+    return value
+
+
 def perf_flags(value: Any) -> Any:
     """perf_analyzer's flags for input data, shapes and TLS; the two additive ones may have a list."""
     merged = _merged(value)
@@ -322,6 +331,14 @@ def _perf_flag_fault(name: str, value: Any) -> tuple[str, str] | None:
         return "input-data names several files", "give one"
     if name == "string-length" and not (text.isdecimal() and len(text) < 10):
         return f"string-length is {shown(value)}", "use a number of bytes"
+    if name == "output-shared-memory-size" and not (text.isdecimal() and int(text[:12]) > 0 and len(text) <= 12):
+        return f"output-shared-memory-size is {shown(value)}", "use a number of bytes for one inference's output"
+    if name == "shared-memory":
+        try:
+            shared_memory(value)
+        except ValueError as error:
+            what, _, fix = str(error).partition("; ")
+            return f"shared-memory {what}", fix
     if name == "request-distribution" and value not in ("constant", "poisson"):
         return f"request-distribution is {shown(value)}", "use constant or poisson"
     if name in _TYPES and text.upper() != "PEM":
@@ -342,8 +359,13 @@ def _perf_flag_fault(name: str, value: Any) -> tuple[str, str] | None:
     return None
 
 
-def input_source(flags: Mapping[str, Any]) -> InputSource:
-    """From perf_analyzer's flags, without faults."""
+def input_source(flags: Mapping[str, Any], shared: str = "none", output_bytes: int = 0) -> InputSource:
+    """From perf_analyzer's flags, without faults.
+
+    shared, output_bytes: the job's shared_memory and output_shared_memory_size, where the flags have none.
+    """
+    kind = flags.get("shared-memory", shared)
+    room = int(flags.get("output-shared-memory-size", output_bytes))
     data = _as_list(flags.get("input-data", "random"))[0]
     mode: Literal["random", "zero", "file"] = data if data in ("random", "zero") else "file"
     text = flags.get("string-data")
@@ -353,6 +375,7 @@ def input_source(flags: Mapping[str, Any]) -> InputSource:
         tuple(_shape(item) for item in _as_list(flags.get("shape", []))),
         int(flags.get("string-length", 128)),
         None if text is None else str(text),
+        SharedMemory(room) if kind == "system" else None,
     )
 
 

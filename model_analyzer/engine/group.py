@@ -120,7 +120,12 @@ class GroupDriver:
             return
         except ServerError as error:
             raise ServerDied(str(error), group.phases) from error
-        self._rounds(info, self._prepare(group.phases, info))
+        try:
+            self._rounds(info, self._prepare(group.phases, info))
+        except BaseException:
+            self._parts.encoder.release(idle=False)
+            raise
+        self._parts.encoder.release()
         # Not on the way out of an error: then the server is stopped, which also restores what was touched, and no
         # interruption waits for a slow model to unload first.
         self._unload(group.variant)
@@ -155,13 +160,16 @@ class GroupDriver:
         """
         running: list[Running] = []
         encoded: dict[int, RequestSet | InputError] = {}
-        for phase in phases:
+        for n, phase in enumerate(phases):
             reason = _unfit(phase, info)
             if reason is not None:
                 self._finish(_described(skipped(phase, reason), info))
                 continue
             if phase.batch_size not in encoded:
-                encoded[phase.batch_size] = self._encode(phase, info)
+                try:
+                    encoded[phase.batch_size] = self._encode(phase, info)
+                except ServerError as error:
+                    raise ServerDied(str(error), [*(item.phase for item in running), *phases[n:]]) from error
             requests = encoded[phase.batch_size]
             if isinstance(requests, InputError):
                 self._finish(_described(self._failed(phase, str(requests)), info))

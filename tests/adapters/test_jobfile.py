@@ -138,6 +138,10 @@ profile_models:
         ("profile_models: [a]\nobjectives: [perf_througput]\n", "job.yaml:4: metric 'perf_througput' is unknown; did you mean 'perf_throughput'?"),
         ("profile_models: [a]\ntriton_launch_mode: c_api\n", "job.yaml:4: not supported yet: triton_launch_mode c_api (the server as a library of the client); instead use embedded, local, docker or remote"),
         ("profile_models: [a]\nmodel_type: LLM\n", "job.yaml:4: not supported yet: model_type (figures of streaming language models); instead leave it out: replies are timed whole"),
+        ("profile_models: [a]\nshared_memory: cuda\n", "job.yaml:4: shared_memory is cuda, which is not supported yet; use system: Triton copies it to the GPU"),
+        ("profile_models: [a]\nshared_memory: [system]\n", "job.yaml:4: shared_memory is a list; use none or system"),
+        ("profile_models: [a]\nperf_analyzer_flags: {shared-memory: cuda}\n", "job.yaml:4: shared-memory is cuda, which is not supported yet; use system: Triton copies it to the GPU"),
+        ("profile_models: [a]\nperf_analyzer_flags: {output-shared-memory-size: 0}\n", "job.yaml:4: output-shared-memory-size is 0; use a number of bytes for one inference's output"),
         ("profile_models: [a]\nperf_analyzer_flags: {ssl-https-private-key-file: k.pem}\n", "job.yaml:4: ssl-https-private-key-file is given without ssl-https-client-certificate-file; give both: a client proves itself with the pair"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model_analyzer.core.load import Load
+from model_analyzer.core.load import Load, SharedMemory
 from model_analyzer.core.metric import DEFAULT_GPU_FIELDS, DEFAULT_INFERENCE_FIELDS
 from model_analyzer.core.spec import JobSpec, ResolvedModel, pairs
 
@@ -69,6 +69,14 @@ def test_a_models_own_flags_stand_instead_of_the_global_ones_and_are_not_mixed()
     assert (resolved.input_source.mode, resolved.input_source.shapes) == ("random", (("IN", (3,)),))
     assert resolved.server.flags == (("exit-on-error", "false"),)
     assert resolved.server.environment == (("B", "2"),)
+
+
+def test_shared_memory_is_the_jobs_unless_a_models_flags_say_otherwise() -> None:
+    flags = {"shared-memory": "none"}, {"output-shared-memory-size": 7}
+    models = {"plain": {}, "sent": {"perf_analyzer_flags": flags[0]}, "small": {"perf_analyzer_flags": flags[1]}}
+    spec = job(profile_models=models, shared_memory="system", output_shared_memory_size=9)
+    sources = {model.name: model.input_source.shared_memory for model in spec.models()}
+    assert sources == {"plain": SharedMemory(9), "sent": None, "small": SharedMemory(7)}
 
 
 def test_a_models_own_objectives_constraints_and_weighting_are_its_own() -> None:

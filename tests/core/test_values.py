@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model_analyzer.core.load import InputSource, Tls
+from model_analyzer.core.load import InputSource, SharedMemory, Tls
 from model_analyzer.core.values import (
     gpus,
     input_source,
@@ -137,10 +137,13 @@ def test_flags_of_the_server_may_be_written_as_on_its_command_line() -> None:
         # A name may have colons: the last one parts it from the dims.
         ({"shape": "in:0:4"}, InputSource(shapes=(("in:0", (4,)),))),
         ({"string-length": "16", "string-data": 7}, InputSource(string_length=16, string_data="7")),
+        ({"shared-memory": "none", "output-shared-memory-size": 5}, InputSource()),
+        ({"shared-memory": "system"}, InputSource(shared_memory=SharedMemory(102_400))),
+        ({"shared-memory": "system", "output-shared-memory-size": "5"}, InputSource(shared_memory=SharedMemory(5))),
     ],
 )
 def test_inputs_come_from_perf_analyzers_flags(flags: dict[str, Any], expected: InputSource) -> None:
-    assert input_source(perf_flags(flags)) == expected
+    assert input_source(perf_flags(flags), output_bytes=102_400) == expected
 
 
 @pytest.mark.parametrize(

@@ -165,16 +165,27 @@ class FakeGenerator:
 
 @dataclass
 class FakeEncoder:
-    """unfit: batch size -> why its requests cannot be made. encoded: the batch sizes that were."""
+    """unfit: batch size -> why its requests cannot be made. encoded: the batch sizes that were.
+
+    lost: how often the server is gone that is to be told of a request. released: each release, whether idle.
+    """
 
     unfit: dict[int, str] = field(default_factory=dict)
     encoded: list[int] = field(default_factory=list)
+    lost: int = 0
+    released: list[bool] = field(default_factory=list)
+
+    def release(self, idle: bool = True) -> None:
+        self.released.append(idle)
 
     def encode(
         self, model: ModelInfo, batch_size: int, source: InputSource, protocol: WireProtocol, address: str
     ) -> RequestSet:
         if batch_size in self.unfit:
             raise InputError(model.name, self.unfit[batch_size], "give a shape")
+        if self.lost:
+            self.lost -= 1
+            raise ServerError("127.0.0.1:8000", "does not answer", "see the server's log")
         self.encoded.append(batch_size)
         return RequestSet(protocol, (EncodedRequest(b"head", b"body"),), batch_size)
 

@@ -163,6 +163,11 @@ def test_each_variant_is_loaded_once_and_unloaded_before_the_next(world: World) 
     ]
 
 
+def test_what_requests_hold_is_given_back_after_each_group(world: World) -> None:
+    world.run([group(model="a"), group([1, 2], model="b")])
+    assert world.encoder.released == [True, True]
+
+
 def test_a_model_that_does_not_unload_is_said_and_the_run_goes_on(world: World) -> None:
     world.server.unload_error = "is still unloading after 30 s"
     assert [m.status for m in world.run([group(model="a"), group(model="b")])] == ["ok", "ok"]

@@ -87,6 +87,16 @@ def test_a_server_that_dies_once_in_mid_phase_costs_no_row(world: World) -> None
     assert all(not piece.failures for pieces in world.store.slices.values() for piece in pieces)
 
 
+def test_a_server_that_is_lost_while_requests_are_made_costs_no_row(world: World) -> None:
+    world.encoder.unfit[1] = "no shape"
+    world.encoder.lost = 1
+    world.run([group([1, 2], [1])])
+    # The phase that was finished before the server was lost is not finished again.
+    assert world.statuses() == {(1, 1): "failed", (2, 1): "ok"}
+    assert len(world.store.measurements) == 2
+    assert world.server.events.count("start") == 2
+
+
 def test_a_phase_in_which_the_server_dies_twice_fails_and_the_rest_is_measured(world: World) -> None:
     # The 4th order is the second try of (1, 8): (1, 1) has its slice of that round already.
     dying(world, at=[2, 3])
@@ -195,6 +205,7 @@ def test_an_interrupted_run_goes_straight_to_stop(world: World) -> None:
     with pytest.raises(Interrupted):
         world.run([group()])
     assert world.server.events == ["start", "load m_config_default", "stop"]
+    assert world.encoder.released == [False], "requests may be under way"
 
 
 @pytest.mark.parametrize("records", range(5))

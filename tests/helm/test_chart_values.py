@@ -151,6 +151,11 @@ ROWS: dict[str, Row] = {
         lambda r: r.volume("shm")["emptyDir"],
         {"medium": "Memory", "sizeLimit": "4Gi"},
     ),
+    "triton.shareMemory": Row(
+        {"triton": {"shareMemory": True}},
+        lambda r: {one["mountPath"]: one["name"] for one in r.analyzer["volumeMounts"]}.get("/dev/shm"),
+        "shm",
+    ),
     "triton.tmpSize": Row(
         {"triton": {"tmpSize": "9Gi"}}, lambda r: r.volume("triton-tmp")["emptyDir"], {"sizeLimit": "9Gi"}
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +420,29 @@ def test_what_a_read_only_root_lacks_is_mounted(chart: Chart) -> None:
         mounted = {one["mountPath"]: one for one in container["volumeMounts"] if not one.get("readOnly")}
         assert mounted.keys() == needed
         assert all(one["name"] in volumes for one in mounted.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "shared"),
+    [
+        ({}, False),
+        ({"job": {"profile_models": ["m"], "shared_memory": "system"}}, True),
+        ({"job": {"profile_models": ["m"], "shared_memory": "none"}}, False),
+        ({"job": {"profile_models": ["m"], "shared_memory": "system"}, "triton": {"shareMemory": False}}, False),
+        ({"jobFile": "profile_models: m\nshared_memory: system\n", "triton": {"shareMemory": True}}, True),
+        ({"job": {"profile_models": ["m"], "shared_memory": "system"}, "triton": REMOTE}, False),
+    ],
+)
+def test_tensors_in_shared_memory_are_seen_by_both_containers(
+    chart: Chart, values: Mapping[str, Any], shared: bool
+) -> None:
+    rendered = chart.render(values)
+    mounts = {one["mountPath"]: one["name"] for one in rendered.analyzer["volumeMounts"]}
+    assert ("/dev/shm" in mounts) is shared
+    if shared:
+        theirs = {one["mountPath"]: one["name"] for one in rendered.triton["volumeMounts"]}
+        assert mounts["/dev/shm"] == theirs["/dev/shm"]
+        assert rendered.volume("shm")["emptyDir"]["medium"] == "Memory"
 
 
 def test_the_config_map_never_changes_under_a_pod(chart: Chart) -> None:

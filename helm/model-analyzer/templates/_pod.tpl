@@ -232,6 +232,15 @@ podFailurePolicy:
 {{- end -}}
 {{- end }}
 
+{{/* "true" where the analyzer is to see Triton's /dev/shm. */}}
+{{- define "model-analyzer.sharesMemory" -}}
+{{- if kindIs "bool" .Values.triton.shareMemory -}}
+{{- .Values.triton.shareMemory -}}
+{{- else -}}
+{{- eq (toString (dig "shared_memory" "none" (.Values.job | default dict))) "system" -}}
+{{- end -}}
+{{- end }}
+
 {{/* Affinity of the pod. A test goes to the node of the running Job, if it can: there its claim is, and its exporter. */}}
 {{- define "model-analyzer.affinity" -}}
 {{- $affinity := deepCopy (.root.Values.affinity | default dict) -}}
@@ -378,6 +387,11 @@ containers:
         mountPath: /results
       - name: tmp
         mountPath: /tmp
+      {{- if and $sidecar (eq (include "model-analyzer.sharesMemory" .root) "true") }}
+      # Triton's too: tensors lie there, and are not sent.
+      - name: shm
+        mountPath: /dev/shm
+      {{- end }}
       {{- if include "model-analyzer.usesApi" .root }}
       - name: api-token
         mountPath: /var/run/secrets/kubernetes.io/serviceaccount

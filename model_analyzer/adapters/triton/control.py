@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import describe
+from model_analyzer.adapters.triton.shared_memory import IN_USE_S, forget_leftovers
 from model_analyzer.adapters.triton.wire_api import (
     CALL_TIMEOUT_S,
     LOAD_TIMEOUT_S,
@@ -152,6 +153,10 @@ class TritonControl:
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"has no statistics: {error}", self._see_log()) from error
         return sum(int(item.get(kind, {}).get("count", 0)) for item in stats for kind in ("success", "fail"))
+
+    def forget_leftovers(self, say: Callable[[str], None], patience_s: float = IN_USE_S) -> None:
+        """Make the server forget the shared memory of runs from this host that were killed. Never raises."""
+        forget_leftovers(self._api, say, patience_s)
 
     def _state(self, model: str) -> str | None:
         try:

@@ -34,6 +34,7 @@ class DockerOptions:
 
     mounts: "host:container:mode" (triton_docker_mounts). arguments: keywords of docker-py's containers.run
     (triton_docker_args), unless the settings have their own; they win over ours. export_path: tells our containers from others'.
+    host_ipc: it sees the host's /dev/shm, for tensors in shared memory; shm_size says nothing then.
     """
 
     image: str
@@ -41,6 +42,7 @@ class DockerOptions:
     mounts: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     shm_size: str | None = None
+    host_ipc: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -197,7 +199,7 @@ class DockerServer(OwnedServer):
             # Reaps the Python backend's processes, and lets a signal end a server that would be process 1.
             "init": True,
             "mounts": [*own, *map(_mount, options.mounts)],
-            "shm_size": options.shm_size,
+            **({"ipc_mode": "host"} if options.host_ipc else {"shm_size": options.shm_size}),
             # The engine's default may be one that keeps nothing to read.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }

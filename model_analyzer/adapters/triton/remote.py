@@ -77,6 +77,7 @@ class RemoteServer:
         self._say = say
         self.grace_s = UNLOAD_TIMEOUT_S
         self._was_ready = False
+        self._counts_users = False
         self._found: dict[str, Before] = {}
         self._left = dict(left or {})
         self._remember = remember
@@ -86,8 +87,10 @@ class RemoteServer:
         if settings != ServerSettings():
             self._say("triton_server_flags and triton_server_environment have no effect on a remote server")
         self._reach()
-        where = self._endpoints
-        return ServerInfo(self._control.version(), where.http, where.grpc, where.metrics_url, ours=False)
+        self._control.forget_leftovers(self._say)
+        where, version = self._endpoints, self._control.version()
+        self._counts_users = _counts_users(version)
+        return ServerInfo(version, where.http, where.grpc, where.metrics_url, ours=False)
 
     def stop(self) -> None:
         """Restore every model that we changed; what cannot be restored is said, and tried again by the next call."""
@@ -95,6 +98,8 @@ class RemoteServer:
             self._take_over_all()
         for model in self._found:
             self._restore_or_say(model)
+        if self._counts_users:  # what an interrupted phase had in shared memory
+            self._control.forget_leftovers(self._say, self.grace_s)
 
     def load(self, variant: Variant) -> ModelInfo:
         """Load the variant, or use what is loaded where that is the same. Raises ModelError, ServerError."""
@@ -227,6 +232,11 @@ class RemoteServer:
         if answered or pending:
             what = f"is in use: {answered} requests answered within {LOOK_S:g} s, {pending} pending"
             raise ModelError(model, what, "measure it elsewhere, or set touch_models_in_use: true")
+
+
+def _counts_users(version: str) -> bool:
+    """Whether the server refuses to give up shared memory that a request still uses; before, it crashed."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) >= (2, 50)
 
 
 def _not_allowed(model: str, ready: bool, why: str, fix: str) -> ModelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
-from model_analyzer.core.load import EncodedRequest, InputSource, Protocol, RequestSet
-from model_analyzer.core.variant import ModelInfo
+from model_analyzer.adapters.triton.shared_memory import Layout, Places, Region, register, unregister
+from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi
+from model_analyzer.core.load import EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory, Tls
+from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
 
 # So many generated requests are rotated, so that no cache or branch predictor learns one by heart; fewer large ones.
@@ -28,20 +30,92 @@ RECORDED_BYTES = 512 << 20
 
 
 class TritonEncoder:
-    """A ports.Encoder."""
+    """A ports.Encoder. tls: of the connection to the server, by model. say: receives a line for people."""
+
+    def __init__(
+        self, tls: Mapping[str, Tls | None] | None = None, say: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        self._tls = tls or {}
+        self._say = say
+        self._shared: list[tuple[Region, WireApi]] = []
 
     def encode(
         self, model: ModelInfo, batch_size: int, source: InputSource, protocol: Protocol, address: str
     ) -> RequestSet:
-        """Distinct requests of `batch_size` inferences each, the same ones in every run. Raises InputError."""
+        """Distinct requests of `batch_size` inferences each, the same ones in every run.
+
+        Raises InputError; ServerError where the server is gone that is to be told of their shared memory.
+        """
+        if source.shared_memory is not None:
+            return RequestSet(protocol, self._share(model, batch_size, source, protocol, address), batch_size)
         requests: list[EncodedRequest] = []
         total = 0
         for tensors in _batches(model, batch_size, source):
             requests.append(_encode(model, tensors, protocol, address))
             total += len(requests[-1].body)
-            if total >= (RECORDED_BYTES if source.mode == "file" else TOTAL_BYTES):
+            if total >= _most_bytes(source):
                 break
         return RequestSet(protocol, tuple(requests), batch_size)
+
+    def release(self, idle: bool = True) -> None:
+        """Give shared memory back. Never raises.
+
+        idle: no request of ours is under way. Otherwise the server is left to know the regions: before 2.50 Triton
+        crashes where one is taken from it that a request still uses.
+        """
+        for region, api in self._shared:
+            if idle:
+                unregister([region.name], api, self._say)
+            region.remove()
+        self._shared.clear()
+
+    def _share(
+        self, model: ModelInfo, batch_size: int, source: InputSource, protocol: Protocol, address: str
+    ) -> tuple[EncodedRequest, ...]:
+        """Requests whose tensors lie in one new region that the server knows, each in places of its own."""
+        assert source.shared_memory is not None
+        if model.decoupled:
+            what = "answers a request several times, and each reply would overwrite the one before in shared memory"
+            raise InputError(f"model {model.name}", what, "set shared_memory: none for it")
+        layout = Layout()
+        outputs = {output.name: _room(output, batch_size, source.shared_memory) for output in model.outputs}
+        planned = []
+        for tensors in _batches(model, batch_size, source):
+            content = _contents(model, tensors)
+            inputs = {name: layout.place(len(data)) for name, data in content.items()}
+            planned.append((tensors, content, inputs, {name: layout.place(size) for name, size in outputs.items()}))
+            if layout.size >= _most_bytes(source):
+                break
+        region = Region(layout.size)
+        api: WireApi = (GrpcApi if protocol == "grpc" else HttpApi)(address, self._tls.get(model.name))
+        self._shared.append((region, api))
+        for _, content, inputs, _ in planned:
+            for name, place in inputs.items():
+                region.write(place.offset, content[name])
+        register(region, api)
+        return tuple(
+            _encode(model, tensors, protocol, address, Places(region.name, inputs, outputs))
+            for tensors, _, inputs, outputs in planned
+        )
+
+
+def _most_bytes(source: InputSource) -> int:
+    return RECORDED_BYTES if source.mode == "file" else TOTAL_BYTES
+
+
+def _room(output: TensorInfo, batch_size: int, shared: SharedMemory) -> int:
+    """Bytes for an output; as perf_analyzer: what the job says where the model leaves its size open."""
+    if output.datatype not in DTYPES or output.datatype == "BYTES" or any(dim < 0 for dim in output.shape):
+        return batch_size * shared.output_bytes
+    each = 2 if output.datatype == "BF16" else np.dtype(DTYPES[output.datatype]).itemsize
+    return batch_size * each * math.prod(output.shape)
+
+
+def _contents(model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
+    """The bytes of each input as Triton reads them."""
+    import tritonclient.grpc as client
+
+    return {tensor.name(): tensor._get_content() or b"" for tensor in _inputs(client, model, tensors)}
 
 
 def _batches(model: ModelInfo, batch_size: int, source: InputSource) -> Iterator[dict[str, NDArray[Any]]]:
@@ -76,12 +150,19 @@ def _stack(batch: list[Entry], where: str) -> dict[str, NDArray[Any]]:
     return stacked
 
 
-def _encode(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], protocol: Protocol, address: str) -> EncodedRequest:
+def _encode(
+    model: ModelInfo,
+    tensors: Mapping[str, NDArray[Any]],
+    protocol: Protocol,
+    address: str,
+    places: Places | None = None,
+) -> EncodedRequest:
+    """places: of its tensors in shared memory; None: they are part of the request and of its reply."""
     if protocol == "grpc":
-        body = _grpc_body(model, tensors)
+        body = _grpc_body(model, tensors, places)
         # The prefix of a gRPC message: not compressed, and its length.
         return EncodedRequest(struct.pack(">BI", 0, len(body)), body)
-    body, json_size = _http_body(model, tensors)
+    body, json_size = _http_body(model, tensors, places)
     lines = [
         f"POST /v2/models/{quote(model.name, safe='')}/infer HTTP/1.1",
         f"Host: {address}",
@@ -92,7 +173,9 @@ def _encode(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], protocol: Pro
     return EncodedRequest(("\r\n".join(lines) + "\r\n\r\n").encode(), body)
 
 
-def _inputs(module: Any, model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> list[Any]:
+def _inputs(
+    module: Any, model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None = None
+) -> list[Any]:
     from tritonclient.utils import triton_to_np_dtype
 
     made = []
@@ -102,27 +185,47 @@ def _inputs(module: Any, model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) 
             dtype = triton_to_np_dtype(info.datatype) if info.datatype == "BF16" else None
             value = np.asarray(tensors[info.name], dtype, order="C")
             tensor = module.InferInput(info.name, list(value.shape), info.datatype)
-            tensor.set_data_from_numpy(value)
+            if places is None:
+                tensor.set_data_from_numpy(value)
+            else:
+                place = places.inputs[info.name]
+                tensor.set_shared_memory(places.region, place.size, place.offset)
             made.append(tensor)
     return made
 
 
-def _http_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> tuple[bytes, int]:
+def _outputs(module: Any, places: Places | None) -> list[Any] | None:
+    """Where the outputs go; None: all of them into the reply."""
+    if places is None:
+        return None
+    made = []
+    for name, place in places.outputs.items():
+        tensor = module.InferRequestedOutput(name)
+        tensor.set_shared_memory(places.region, place.size, place.offset)
+        made.append(tensor)
+    return made
+
+
+def _http_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None) -> tuple[bytes, int]:
     import tritonclient.http as client
 
-    body, json_size = client.InferenceServerClient.generate_request_body(_inputs(client, model, tensors))
+    body, json_size = client.InferenceServerClient.generate_request_body(
+        _inputs(client, model, tensors, places), outputs=_outputs(client, places)
+    )
     return body, len(body) if json_size is None else json_size
 
 
-def _grpc_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> bytes:
+def _grpc_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None) -> bytes:
     import tritonclient.grpc as client
     from tritonclient.grpc import service_pb2
 
     request = service_pb2.ModelInferRequest(model_name=model.name)
-    for tensor in _inputs(client, model, tensors):
+    for tensor in _inputs(client, model, tensors, places):
         # The two accessors that tritonclient's own InferenceServerClient builds its requests from.
         request.inputs.append(tensor._get_tensor())
         if (content := tensor._get_content()) is not None:
             request.raw_input_contents.append(content)
+    for output in _outputs(client, places) or ():
+        request.outputs.append(output._get_tensor())
     body: bytes = request.SerializeToString()
     return body

@@ -20,6 +20,8 @@ CALL_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 1800.0
 
 Json = dict[str, Any]
+# Source: Triton's protocol/extension_shared_memory.md.
+_SHM = "/systemsharedmemory"
 
 
 class Refused(Exception):  # noqa: N818 -- an answer, not a fault of ours
@@ -71,6 +73,18 @@ class WireApi(Protocol):
         """Ask to unload; Triton answers before it is done, but not before the model is loaded where it still is."""
         ...
 
+    def register_region(self, name: str, key: str, size: int) -> None:
+        """Map `size` bytes of the system shared memory `key`, to be called `name` in requests."""
+        ...
+
+    def unregister_region(self, name: str) -> None:
+        """Unmap it; nothing happens where there is none. Since 2.50 refused while a request uses it."""
+        ...
+
+    def regions(self) -> list[str]:
+        """Names of the regions of system shared memory that the server knows."""
+        ...
+
 
 def another_endpoint(protocol: str) -> str:
     """How to mend an endpoint that does not answer."""
@@ -118,6 +132,15 @@ class HttpApi:
 
     def unload(self, model: str, timeout_s: float) -> None:
         self._call("POST", f"/repository/models/{quote(model)}/unload", {}, timeout_s)
+
+    def register_region(self, name: str, key: str, size: int) -> None:
+        self._call("POST", f"{_SHM}/region/{quote(name)}/register", {"key": key, "offset": 0, "byte_size": size})
+
+    def unregister_region(self, name: str) -> None:
+        self._call("POST", f"{_SHM}/region/{quote(name)}/unregister")
+
+    def regions(self) -> list[str]:
+        return [item["name"] for item in self._call("GET", f"{_SHM}/status")]
 
     def _status(self, path: str) -> int:
         return self._request("GET", f"/{path}", None, CALL_TIMEOUT_S)[0]
@@ -179,6 +202,15 @@ class GrpcApi:
 
     def unload(self, model: str, timeout_s: float) -> None:
         self._call("unload_model", model, client_timeout=timeout_s)
+
+    def register_region(self, name: str, key: str, size: int) -> None:
+        self._call("register_system_shared_memory", name, key, size)
+
+    def unregister_region(self, name: str) -> None:
+        self._call("unregister_system_shared_memory", name)
+
+    def regions(self) -> list[str]:
+        return list(self._call("get_system_shared_memory_status", as_json=True).get("regions", {}))
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
         import grpc

@@ -19,6 +19,8 @@ from model_analyzer.adapters.triton import docker_engine
 from model_analyzer.adapters.triton.docker import LABEL, Address, DockerOptions, DockerServer, addresses
 from model_analyzer.adapters.triton.docker_engine import PullProgress, pull_if_absent
 from model_analyzer.adapters.triton.launch import Launch
+from model_analyzer.adapters.triton.requests import TritonEncoder
+from model_analyzer.core.load import InputSource, SharedMemory
 from model_analyzer.core.variant import ServerSettings, Variant
 from model_analyzer.errors import ServerError, SpecError
 
@@ -205,6 +207,22 @@ class TestContainer:
         published = attributes["NetworkSettings"]["Ports"]
         assert set(published) == {"8000/tcp", "8001/tcp", "8002/tcp", "9999/tcp"}
         assert {binding["HostIp"] for bindings in published.values() for binding in bindings} == {"127.0.0.1"}
+
+    def test_it_sees_the_hosts_shared_memory_where_tensors_lie_there(self, make_server, engine, tmp_path):
+        server, encoder = make_server(host_ipc=True, shm_size="256M"), TritonEncoder()
+        info = server.start(NO_SETTINGS)
+        assert containers(engine, tmp_path / "export")[0].attrs["HostConfig"]["IpcMode"] == "host"
+        source = InputSource(shared_memory=SharedMemory())
+        try:
+            # Made only where the server has opened the region.
+            requests = encoder.encode(server.load(ADD_SUB), 1, source, "http", info.http_endpoint).requests
+        finally:
+            encoder.release()
+        assert all(b"shared_memory_region" in request.body for request in requests)
+
+    def test_the_ipc_namespace_that_the_job_gives_wins(self, make_server, engine, tmp_path):
+        make_server(host_ipc=True, arguments={"ipc_mode": "private"}).start(NO_SETTINGS)
+        assert containers(engine, tmp_path / "export")[0].attrs["HostConfig"]["IpcMode"] == "private"
 
     def test_a_models_own_arguments_replace_those_of_the_job(self, make_server, engine, tmp_path):
         server = make_server(arguments={"cpu_shares": 512})
