@@ -159,6 +159,7 @@ class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
         wires, session = conn.wires, conn.session
         if conn.unsent or session.out or session.uploads:
             blocked = bool(conn.unsent)
+            conn.unsent.extend(session.said())
             conn.unsent.extend(map(memoryview, wires))
             wires.clear()
             if not blocked:

@@ -140,12 +140,15 @@ class Session(Generic[S]):
         self.uploads.append(stream)
         return None
 
+    def said(self) -> list[memoryview]:
+        """What the connection itself has to say. It goes out before all else: what SETTINGS allow holds from their ACK on."""
+        pieces = [memoryview(bytes(self.out))] if self.out else []
+        self.out.clear()
+        return pieces
+
     def more(self) -> list[memoryview]:
         """What may go out now: what the connection itself has to say, then BATCH bytes of the requests as the windows allow."""
-        pieces = []
-        if self.out:
-            pieces.append(memoryview(bytes(self.out)))
-            self.out.clear()
+        pieces = self.said()
         batch = BATCH if self.greeted else 0
         for stream in tuple(self.uploads):
             if batch <= 0 or (stream.request is not None and not self._streams_allowed):

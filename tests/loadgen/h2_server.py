@@ -160,6 +160,7 @@ class H2Peer:
             assert stream % 2 == 1
             assert stream > self.stream
             assert self._limit(MAX_CONCURRENT_STREAMS) > 0
+            assert self.acks or not self._greets, "a request before the ACK of the settings that allow it"
             self.stream, self.stream_windows[stream] = stream, self._limit(INITIAL_WINDOW_SIZE)
             self.open.add(stream)
             self.most = max(self.most, len(self.open))

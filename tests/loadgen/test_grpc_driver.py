@@ -309,12 +309,15 @@ def test_a_timeout_among_many_is_told_to_the_server_and_costs_no_other_request(g
 
 
 @pytest.mark.triton
-def test_a_real_triton_takes_and_gives_large_tensors(embedded_server: Any, generator: ProcessLoadGenerator) -> None:
-    """24 MB each way: six times its windows, and longer than any frame."""
+@pytest.mark.parametrize("size", [2_500, 10_000, 25_000, 6_000_000])
+def test_a_real_triton_takes_and_gives_large_tensors(
+    embedded_server: Any, generator: ProcessLoadGenerator, size: int
+) -> None:
+    """From less than the frames that HTTP/2 begins with to 24 MB each way: six times its windows, and longer than any frame."""
     model = embedded_server.server.load(DYNAMIC)
     address = embedded_server.info.grpc_endpoint
     try:
-        requests = TritonEncoder().encode(model, 1, InputSource(shapes=(("INPUT", (6_000_000,)),)), "grpc", address)
+        requests = TritonEncoder().encode(model, 1, InputSource(shapes=(("INPUT", (size,)),)), "grpc", address)
         before = _inferences(embedded_server)
         count = failures = 0
         with generator.run(LoadOrder(address, Load("concurrency", 3), requests, 30.0)) as batches:
