@@ -99,7 +99,8 @@ def test_large_requests_and_an_open_loop_share_no_connection() -> None:
     with ScriptedServer(script) as server:
         seen = run(grpc_order(server.port, kind="request_rate", value=200.0), enough(20))
     assert not seen.failures
-    assert set(mosts) == {1}
+    # A connection in reserve may have had no request yet.
+    assert max(mosts) == 1
 
 
 def test_requests_with_large_replies_part_and_nothing_is_lost() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 import time
 
+import h2_server
 import pytest
 from scripted_server import (
     Peer,
@@ -205,6 +207,20 @@ def test_a_connection_that_breaks_is_a_failure_and_is_replaced(how: str, message
     assert dict(seen.failures) == {message: 1}
     assert server.accepted == 2
     assert len(seen.done_ns) < len(server.bodies)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_one_request_in_flight_is_awaited_by_the_read_itself(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[float] = []
+    poll = driver.Driver._poll
+    monkeypatch.setattr(driver.Driver, "_poll", lambda self, wait_s: polls.append(wait_s) or poll(self, wait_s))
+    monkeypatch.setattr(driver, "CONVERSE_NS", 400_000_000)
+    monkeypatch.setattr(driver, "CONVERSE_LIMIT", struct.pack("@ll", 0, 400_000))
+    with ScriptedServer(h2_server.always() if protocol == "grpc" else always(reply())) as server:
+        work = h2_server.grpc_order(server.port) if protocol == "grpc" else order(server.port)
+        seen = run(work, enough(300), at_most_s=20)
+    assert not seen.failures
+    assert len(polls) < len(seen.done_ns) / 2
 
 
 def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
