@@ -15,6 +15,7 @@ from rich.console import Console
 from model_analyzer import __version__
 from model_analyzer.adapters import jobfile, store, tables, termination
 from model_analyzer.adapters.clock import SystemClock
+from model_analyzer.adapters.cpus import check_cpus, usable_cpus
 from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.gpu_locks import GpuLocks
@@ -147,6 +148,7 @@ def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
         "slice_seconds": spec.slice_seconds,
         "request_timeout_seconds": spec.request_timeout_seconds,
         "min_gpu_samples": spec.min_gpu_samples,
+        "client": [spec.client_workers, spec.client_cpus],
         "gpus": spec.gpus,
         "dcgm": () if spec.dcgm_disable else [spec.dcgm_exporter_url, spec.dcgm_discovery],
         "mode": mode,
@@ -224,6 +226,7 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         what = f"{job.spec.shards} shards, and nothing says which one this run is"
         fix = f"give --shard-index 0 to {job.spec.shards - 1} (an Indexed Job sets JOB_COMPLETION_INDEX)"
         raise SpecError("shards", what, fix)
+    check_cpus(job.spec.client_cpus)
     waiting = _log(job, Outlook()).say
     with (
         interruptible() as interruption,
@@ -332,7 +335,7 @@ def _run(
 
     if not job.groups:
         return
-    clock, generator = SystemClock(), ProcessLoadGenerator()
+    clock, generator = SystemClock(), ProcessLoadGenerator(job.spec.client_cpus)
     server = build_server(job, progress, opened)
     parts = Parts(
         server=server,
@@ -393,6 +396,8 @@ def _settings(job: Job) -> Settings:
         tls={model.name: model.tls for model in spec.models()},
         gpus=gpu_choice(spec, job.mode, os.environ),
         baseline_s=spec.duration_seconds,
+        workers=None if spec.client_workers == "auto" else spec.client_workers,
+        cpus=usable_cpus(spec.client_cpus),
     )
 
 

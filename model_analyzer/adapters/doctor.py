@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from model_analyzer.adapters.cpus import check_cpus, usable_cpus
 from model_analyzer.adapters.telemetry.sources import discovers, exporters, gpu_choice
 from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, Refused, Unreachable, WireApi, another_endpoint
 from model_analyzer.core.gpus import select_gpus
@@ -46,7 +47,10 @@ def examine(
 ) -> Iterator[Finding]:
     """Every check in turn; one that fails stops no other. mode: the launch mode. with_server: a server is to be there."""
     pages: list[Page] = []
-    checks: list[tuple[str, Callable[[], Found]]] = [("results", lambda: _results(export_path))]
+    checks: list[tuple[str, Callable[[], Found]]] = [
+        ("results", lambda: _results(export_path)),
+        ("client", lambda: _client(spec)),
+    ]
     if mode == "remote" and with_server:
         checks += [("server", lambda: _server(spec)), ("metrics", lambda: _metrics_page(spec, pages))]
     else:
@@ -88,6 +92,15 @@ def _results(export_path: Path) -> Found:
         fix = "check its owner and free space; in a pod the claim's access mode and the pod's fsGroup"
         raise ExportPathError(str(place), f"is not writable ({error.strerror})", fix) from error
     yield "ok", f"{place} is writable"
+
+
+def _client(spec: JobSpec) -> Found:
+    check_cpus(spec.client_cpus)
+    cpus = usable_cpus(spec.client_cpus)
+    most = f"up to {cpus}" if spec.client_workers == "auto" else str(spec.client_workers)
+    yield "ok", f"the load generator may use {cpus} CPUs; processes: {most}"
+    if spec.client_workers != "auto" and spec.client_workers > cpus:
+        yield "warn", f"client_workers is {spec.client_workers}: they share {cpus} CPUs"
 
 
 def _server(spec: JobSpec) -> Found:

@@ -47,6 +47,8 @@ FLAGS = (
         ("--output-shared-memory-size",),
         "Bytes of shared memory for an output whose size the model leaves open.",
     ),
+    Flag("client_workers", ("--client-workers",), "Processes of the load generator: auto, or how many."),
+    Flag("client_cpus", ("--client-cpus",), "Pin them to these CPUs: 2-3 or 2,3.", "list"),
     Flag("triton_launch_mode", ("--triton-launch-mode",), "remote, local, embedded or docker."),
     Flag("triton_http_endpoint", ("--triton-http-endpoint",), "host:port of a running server, HTTP."),
     Flag("triton_grpc_endpoint", ("--triton-grpc-endpoint",), "host:port of a running server, gRPC."),

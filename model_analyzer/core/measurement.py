@@ -15,13 +15,25 @@ Status = Literal["ok", "unstable", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One process of the load generator over a slice, as shares of its time.
+
+    wait_ratio: it could have run and had no CPU; None: the kernel does not tell.
+    """
+
+    cpu_ratio: float
+    wait_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """What one slice saw.
 
     stats: successes only. failures: message -> count. server: deltas of the model's `nv_inference_*`
     counters over the same time, None where the metrics page could not be read (`server_problem` says why).
-    client_cpu_ratio: CPU of the load generator / wall time. gpus: the GPUs that count. telemetry: scraped series inside
-    the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
+    client_cpu_ratio: CPU of the load generator / wall time. client_backlog_ratio: of the requests in flight, how many had
+    their reply lying unread. workers: the load generator's processes. gpus: the GPUs that count. telemetry: scraped series
+    inside the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
     Open loop: send_lag: how late the client was with each send, None for a closed one. delayed: how many of the sends
     waited because as many requests were in flight as there may be.
     repeat: in which repeat of the phase, from 0; round: in which round of that.
@@ -45,6 +57,8 @@ class Slice:
     send_lag: Histogram | None = None
     delayed: int = 0
     repeat: int = 0
+    client_backlog_ratio: float = 0.0
+    workers: tuple[WorkerShare, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -72,6 +86,8 @@ class Slice:
             "send_lag": self.send_lag.to_json() if self.send_lag else None,
             "delayed": self.delayed,
             "repeat": self.repeat,
+            "client_backlog_ratio": self.client_backlog_ratio,
+            "workers": [[share.cpu_ratio, share.wait_ratio] for share in self.workers],
         }
 
     @classmethod
@@ -85,13 +101,14 @@ class Slice:
                 "telemetry": summaries_from_json(data["telemetry"]),
                 "notes": tuple(data["notes"]),
                 "send_lag": Histogram.from_json(data["send_lag"]) if data.get("send_lag") else None,
+                "workers": tuple(WorkerShare(*share) for share in data.get("workers", ())),
             }
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where a measurement was made; a resumed run on other hardware shows in it."""
+    """Where a measurement was made; a resumed run on other hardware shows in it. cpus: that we may use."""
 
     server_version: str = ""
     gpus: Mapping[str, Gpu] = field(default_factory=dict)

@@ -176,7 +176,7 @@ _ALL: tuple[Metric, ...] = (
     Metric("server_cpu", "Server CPU (cores)", "cores", 1, "lower", "host",
            "Average CPU of the server's processes, where they are ours.", ("server processes",), "avg", 2),
     Metric("client_cpu", "Client CPU (%)", "%", PERCENT, "lower", "phase",
-           "CPU of the load generator, as a share of one core; near 100 the client is the limit.", ("client",), digits=1),
+           "CPU of the load generator's processes together, as a share of one core.", ("client",), digits=1),
     Metric("measured_seconds", "Measured (s)", "s", 1, "", "phase", "Measured time, warm-up excluded.", ("client",), digits=2),
     *(_llm(f"time_to_first_token_{q}", f"{q if q[0] == 'p' else q.title()} Time To First Token (ms)") for q in _QUANTILES),
     *(_llm(f"inter_token_latency_{q}", f"{q if q[0] == 'p' else q.title()} Inter Token Latency (ms)") for q in _QUANTILES),

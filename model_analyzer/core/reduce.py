@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from model_analyzer.core.client_limit import client_limit
 from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
@@ -17,9 +18,6 @@ from model_analyzer.core.stats import SliceStats, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
-# Above this share of one core, or this wait of a finished reply, the load generator shapes what it measures.
-CLIENT_CPU_LIMIT = 0.85
-CLIENT_LAG_LIMIT = 0.2
 QUANTILES = {"perf_latency_p50": 0.50, "perf_latency_p90": 0.90, "perf_latency_p95": 0.95, "perf_latency_p99": 0.99}
 SERVER_TIMES = {
     "perf_server_queue": "nv_inference_queue_duration_us",
@@ -63,7 +61,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     cadences = {source: seconds for piece in slices for source, seconds in piece.cadences.items()}
     host, gpus = read_telemetry(telemetry, seconds, gpu_keys, problems, cadences)
     gpu_values, gpu_reasons, gpu_notes = _gpu_values(gpus, problems, slices, telemetry, seconds, inferences)
-    limited, limit_notes = _client_limit(slices)
+    limited, limit_notes = client_limit(slices)
     if seconds and not client["requests_succeeded"]:
         limit_notes = (f"no reply in {seconds:.1f} measured seconds", *limit_notes)
     return Measurement(
@@ -328,20 +326,6 @@ def no_gpu_reason(problems: Mapping[str, str]) -> str:
     if problems:
         return "; ".join(problem_notes(problems))
     return "no GPU: Triton reports none, and no DCGM exporter does"
-
-
-def _client_limit(slices: Sequence[Slice]) -> tuple[bool, tuple[str, ...]]:
-    seconds = sum(piece.seconds for piece in slices)
-    cpu = sum(piece.client_cpu_ratio * piece.seconds for piece in slices) / seconds if seconds else 0.0
-    if cpu > CLIENT_CPU_LIMIT:
-        return True, (f"the load generator used {cpu:.0%} of a core: it, not the server, was the limit",)
-    lagging = [piece for piece in slices
-               if piece.stats.latency.mean_ns and piece.client_lag_s * 1e9 > CLIENT_LAG_LIMIT * piece.stats.latency.mean_ns
-               and piece.client_lag_s > 0.01]  # fmt: skip
-    if len(lagging) > len(slices) / 2:
-        worst = max(piece.client_lag_s for piece in lagging)
-        return True, (f"replies waited up to {worst * 1e3:.0f} ms for the load generator: its CPU is taken by others",)
-    return False, ()
 
 
 def gpu_refreshes(slices: Sequence[Slice]) -> int | None:

@@ -19,11 +19,13 @@ from model_analyzer.core.metric import (
     nearest,
 )
 from model_analyzer.core.values import (
+    CPUS_SCHEMA,
     LARGEST,
     NUMBERS_SCHEMA,
     OBJECTIVES_SCHEMA,
     TEXTS_SCHEMA,
     Wrong,
+    cpu_list,
     endpoint,
     environment,
     file_name,
@@ -44,12 +46,13 @@ from model_analyzer.core.values import (
     tls_of,
     url,
     urls,
+    workers,
     wrong,
 )
 from model_analyzer.core.variant import ServerSettings, canonical_json
 
 # More is a slip of the pen: at some seconds a phase, days.
-MOST_VARIANTS, MOST_PHASES = 10_000, 100_000
+MOST_VARIANTS, MOST_PHASES, MOST_WORKERS = 10_000, 100_000, 256
 
 
 def _metric_faults(tags: Iterable[Any]) -> Iterator[Wrong]:
@@ -131,6 +134,16 @@ Switch = Annotated[
     Literal["auto", "off"],
     BeforeValidator(lambda value: "off" if value is False else value),
     Field(json_schema_extra={"enum": ["auto", "off", False], "type": ["string", "boolean"]}),
+]
+Workers = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_WORKERS)],
+    BeforeValidator(workers),
+    Field(json_schema_extra={"type": ["string", "integer"]}),
+]
+Cpus = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...],
+    BeforeValidator(cpu_list),
+    Field(json_schema_extra=CPUS_SCHEMA),
 ]
 Objectives = Annotated[
     dict[str, Number],
@@ -292,6 +305,14 @@ class JobSpec(_Strict):
     )
     triton_server_identity: Text = Field(
         "", description="remote: what tells this server from another at the same address, such as its image."
+    )
+    client_workers: Workers = Field(
+        "auto",
+        description="Processes of the load generator: auto (one; more where it would be the limit, up to the CPUs that it may use) or a number.",
+    )
+    client_cpus: Cpus = Field(
+        (),
+        description="Pin the load generator's processes to these CPUs, one each in turn: [2, 3] or 2-3. Default: none.",
     )
     client_max_retries: Integer = Field(50, ge=1, description="Tries, a second apart, to reach a remote server.")
     server_start_timeout_seconds: Positive = Field(

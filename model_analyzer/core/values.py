@@ -13,6 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from model_analyzer.core.load import InputSource, Protocol, SharedMemory, Tls
 
 _RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*(?::\s*(\d+)\s*)?$")
+_CPUS = re.compile(r"^\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?$")
 _RANGE_KEYS = ({"start", "stop"}, {"start", "stop", "step"})
 _ENDPOINT = re.compile(r"^(?:https?://|grpcs?://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s/:\[\]]+):\d{1,5}/?$")
 MOST_VALUES = 10_000
@@ -26,6 +27,7 @@ NUMBERS_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 OBJECTIVES_SCHEMA: dict[str, Any] = {"type": ["object", "array"], "items": {"type": "string"}}
+CPUS_SCHEMA: dict[str, Any] = {"type": ["array", "string", "integer"], "items": {"type": ["string", "integer"]}}
 TEXTS_SCHEMA: dict[str, Any] = {"type": ["array", "string", "number"], "items": {"type": ["string", "number"]}}
 
 
@@ -121,6 +123,34 @@ def _range(start: Any, stop: Any, step: Any) -> list[int]:
     if (stop - start) // step > MOST_VALUES:
         raise ValueError(f"has more than {MOST_VALUES} values; use a larger step")
     return list(range(start, stop + 1, step))
+
+
+def cpu_list(value: Any) -> Any:
+    """[2, 3], "2-3,6", 2 or ["2-3", 6] as CPU numbers, in the order given, each once: as taskset writes them."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(cpu for item in value for cpu in cpu_list(item)))
+    if not isinstance(value, str):
+        return (number(value),)
+    return tuple(dict.fromkeys(cpu for part in value.split(",") if part.strip() for cpu in _cpus(part)))
+
+
+def _cpus(part: str) -> list[int]:
+    match = _CPUS.match(part)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if not 0 <= last - first < MOST_VALUES:
+        raise ValueError(f"has {part.strip()!r}, which is neither a CPU nor a range of them; write 2 or 2-3")
+    return list(range(first, last + 1))
+
+
+def workers(value: Any) -> Any:
+    """auto, or how many."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value[:10])
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"is {shown(value)}; use auto, or how many processes")
+    return value
 
 
 def texts(value: Any) -> Any:

@@ -28,7 +28,10 @@ SEEDS_A_REPEAT = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run measures; from the job spec."""
+    """How a run measures; from the job spec.
+
+    workers: processes of the load generator; None: as many as are needed, up to `cpus`, the CPUs that we may use.
+    """
 
     rule: StopRule
     slice_s: float
@@ -37,6 +40,8 @@ class Settings:
     tls: Mapping[str, Tls | None]  # model name -> TLS
     gpus: GpuChoice
     baseline_s: float
+    workers: int | None = None
+    cpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,7 @@ class GroupDriver:
     def _drive(self, item: Running, number: int) -> Slice | str:
         """One slice; the reason where it brought nothing."""
         rule, phase = self._settings.rule, item.phase
+        workers, most_workers = self._workers(item)
         order = LoadOrder(
             address=self._address(phase),
             load=phase.load,
@@ -265,6 +271,7 @@ class GroupDriver:
             tls=self._settings.tls.get(phase.variant.model),
             # Other send times of a Poisson load, and other inputs first, in every slice.
             seed=number + SEEDS_A_REPEAT * self._repeat,
+            workers=workers,
         )
         seconds = min(self._settings.slice_s, rule.max_s)
         warmup_s = least_warmup_s(item.latency)
@@ -277,6 +284,7 @@ class GroupDriver:
             self._settings.gpus,
             warmup_s,
             self._repeat,
+            most_workers=most_workers,
             before_s=sum(piece.seconds for piece in item.slices),
         )
         parts = self._parts
@@ -287,6 +295,22 @@ class GroupDriver:
         self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
         self._recorder.condense()
         return piece
+
+    def _workers(self, item: Running) -> tuple[int, int]:
+        """With how many load generator processes the next slice begins, and up to how many it may go.
+
+        The first slice of a phase finds out, so that all of them are driven alike, those of other repeats and of a
+        resumed run included.
+        """
+        wanted, load = self._settings.workers, item.phase.load
+        limit = int(load.value) if load.kind == "concurrency" else load.max_concurrency or MOST_WORKERS
+        if wanted is not None:
+            return min(wanted, limit), min(wanted, limit)
+        most = min(self._settings.cpus, limit)
+        if before := (item.slices or item.earlier):
+            same = min(max(len(before[-1].workers), 1), most)
+            return same, same
+        return 1, most
 
     def _judge(self, item: Running) -> Verdict:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:
@@ -318,6 +342,8 @@ class GroupDriver:
         return self._server.grpc_endpoint if phase.protocol == "grpc" else self._server.http_endpoint
 
 
+# Of an open loop without a limit of its own: how many requests will be in flight nobody knows beforehand.
+MOST_WORKERS = 64
 # Cadence is inferred over more than one slice: an exporter may refresh only every 30 s.
 KEEP_PAGES_NS = 300_000_000_000
 

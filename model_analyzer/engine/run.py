@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
@@ -199,4 +198,4 @@ class Run:
         seen = self._recorder.latest_gpus() if self._recorder else {}
         ours = select_gpus(self._recorder.pages(), self._settings.gpus).gpus if self._recorder else ()
         gpus = {key: seen[key] for key in ours if key in seen}
-        return Environment(version, gpus, platform.node(), os.cpu_count())
+        return Environment(version, gpus, platform.node(), self._settings.cpus)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_analyzer.core.client_limit import is_lagging, more_workers
 from model_analyzer.core.gpus import GpuChoice, select_gpus
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import Load, LoadOrder
-from model_analyzer.core.measurement import Slice
+from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
 from model_analyzer.core.stopping import slice_seconds
@@ -39,6 +40,8 @@ class SlicePlan:
 
     measure_s: seconds between the scrapes, more where the model is found to be slow. patience_s: give up without a
     single reply after it. warmup_s: warm up for at least so long. before_s: measured seconds of the phase in this repeat.
+    most_workers: up to how many processes of the load generator may be tried until it is not the limit; the order says
+    with how many to begin.
     """
 
     phase: Phase
@@ -50,6 +53,7 @@ class SlicePlan:
     warmup_s: float = 0.0
     repeat: int = 0
     before_s: float = 0.0
+    most_workers: int = 1
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class Seen:
     send_lags: list[NDArray[np.int64]] = field(default_factory=list)
     delayed: int = 0
     lag_ns: int = 0
+    backlog: int = 0
+    inflight: int = 0
     replies: int = 0
     batches: int = 0
 
@@ -79,6 +85,8 @@ class Seen:
             self.send_lags.append(batch.send_lags_ns)
             self.delayed += batch.delayed
         self.lag_ns = max(self.lag_ns, batch.lag_ns)
+        self.backlog += batch.backlog
+        self.inflight += batch.inflight
         self.replies += len(batch.done_ns)
         self.batches += 1
         self.last = batch
@@ -112,10 +120,23 @@ def drive_slice(
     plan: SlicePlan, generator: LoadGenerator, recorder: Recorder, clock: Clock, progress: Progress
 ) -> Slice:
     """Warm up, measure, reduce. Raises SliceFailed where no reply can be had, LoadGeneratorError where the client broke."""
+    while True:
+        found = _drive(plan, generator, recorder, clock, progress)
+        if isinstance(found, Slice):
+            return found
+        plan = replace(plan, order=replace(plan.order, workers=found))
+
+
+def _drive(
+    plan: SlicePlan, generator: LoadGenerator, recorder: Recorder, clock: Clock, progress: Progress
+) -> Slice | int:
+    """The slice; where the warm-up shows that the load generator is the limit, with how many processes to drive it instead."""
     started_at = clock.utc().isoformat(timespec="milliseconds")
     began_ns = clock.now_ns()
     with generator.run(plan.order) as batches:
-        warm, notes = _warm_up(plan, batches, began_ns, progress)
+        warm, notes, enough = _warm_up(plan, batches, began_ns, progress)
+        if enough > plan.order.workers:
+            return enough
         period_s = _period_s(plan.order.load, warm.latency_s or 0.0)
         clock.sleep(start_offset(plan.round) * min(period_s, WARMUP_MAX_S))
         recorder.nudge(EDGE_S)
@@ -170,6 +191,8 @@ def _reduce(
         client_lag_s=seen.lag_ns / 1e9,
         send_lag=Histogram.of(np.concatenate(seen.send_lags)) if plan.order.load.kind == "request_rate" else None,
         delayed=seen.delayed,
+        client_backlog_ratio=seen.backlog / max(seen.inflight, 1),
+        workers=_shares(warm.last, seen.last),
         gpus=chosen.gpus,
         telemetry=summarise(pages, start_ns, end_ns, chosen.gpus),
         cadences=cadences(pages),
@@ -179,25 +202,54 @@ def _reduce(
     )
 
 
+def _shares(before: LoadBatch | None, after: LoadBatch | None) -> tuple[WorkerShare, ...]:
+    """What each process of the load generator used and missed between two reports."""
+    if before is None or after is None or after.end_ns <= before.end_ns:
+        return ()
+    elapsed_ns = after.end_ns - before.end_ns
+    return tuple(
+        WorkerShare(
+            (now.cpu_ns - then.cpu_ns) / elapsed_ns,
+            None if now.wait_ns is None or then.wait_ns is None else (now.wait_ns - then.wait_ns) / elapsed_ns,
+        )
+        for then, now in zip(before.workers, after.workers, strict=True)
+    )
+
+
 def _warm_up(
     plan: SlicePlan, batches: Iterator[LoadBatch], began_ns: int, progress: Progress
-) -> tuple[Seen, tuple[str, ...]]:
-    """Receive until consecutive windows agree, or the cap is reached with at least one reply."""
+) -> tuple[Seen, tuple[str, ...], int]:
+    """Receive until consecutive windows agree, or the cap is reached with at least one reply.
+
+    With what was seen, and notes, comes how many processes of the load generator the load takes.
+    """
     seen = Seen()
     counts: list[int] = []
+    reports: list[LoadBatch] = []
     inflight = int(plan.order.load.value) if plan.order.load.kind == "concurrency" else 1
     for batch in batches:
         seen.take(batch)
+        reports.append(batch)
         counts.append(len(batch.done_ns))
         elapsed_s = (batch.end_ns - began_ns) / 1e9
         # However short the phase: a model's first reply may be slow, and a busy host is.
         _give_up_if_hopeless(seen, elapsed_s, max(plan.patience_s, WARMUP_MAX_S))
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
-            return seen, ()
+            return seen, (), _enough_workers(plan, reports, seen)
         if seen.replies and elapsed_s > WARMUP_MAX_S:
-            return seen, (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
+            notes = (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
+            return seen, notes, _enough_workers(plan, reports, seen)
         progress.live(plan.phase, Live("warm-up", None, None, 0.0, plan.before_s))
     raise SliceFailed("the load generator ended early")
+
+
+def _enough_workers(plan: SlicePlan, reports: Sequence[LoadBatch], seen: Seen) -> int:
+    """By the second half of the warm-up: before it connections are made and replies are seen for the first time."""
+    half = len(reports) // 2
+    late = reports[half:]
+    lagging = sum(is_lagging(batch.lag_ns / 1e9, seen.latency_s) for batch in late) > len(late) / 2
+    shares = _shares(reports[max(half - 1, 0)], reports[-1])
+    return more_workers(plan.order.workers, plan.most_workers, shares, lagging)
 
 
 def _give_up_if_hopeless(seen: Seen, elapsed_s: float, patience_s: float) -> None:

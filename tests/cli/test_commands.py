@@ -201,3 +201,12 @@ def test_a_surplus_shard_says_so_writes_empty_tables_and_is_no_failure(
     assert written == ["metrics-model-gpu.csv", "metrics-model-inference.csv", "metrics-server-only.csv"]
     assert len((tmp_path / "out" / "shard-2" / written[1]).read_text().splitlines()) == 1, "the header"
     assert command("status", "-e", "out/shard-2").code == 0
+
+
+def test_a_cpu_that_is_not_there_is_an_error_before_anything_is_touched(
+    command: Command, job: Path, tmp_path: Path
+) -> None:
+    ended = command("profile", "-f", str(job), "--client-cpus", "0,4000-4001", "-e", "out/there")
+    assert ended.code == 2
+    assert "client_cpus: CPU 4000, 4001 is not there, or not ours; use some of " in ended.err
+    assert list(tmp_path.iterdir()) == [job]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from model_analyzer.adapters.cpus import usable_cpus
 from tests.adapters.kubernetes.node_api import (
     NODE,
     Pods,
@@ -76,6 +77,7 @@ def test_says_ok_for_each_thing_that_a_run_needs(command: Command, triton: str, 
     assert ended.out.splitlines() == [
         "ok   job: 1 phases, remote Triton",
         f"ok   results: {tmp_path} is writable",
+        f"ok   client: the load generator may use {usable_cpus()} CPUs; processes: up to {usable_cpus()}",
         f"ok   server: http endpoint {triton}: Triton 2.99.0, live and ready",
         "ok   server: models in the repository: add_sub",
         f"ok   metrics: metrics page http://{triton}/metrics",
@@ -124,6 +126,14 @@ def test_every_fault_is_said_and_the_first_is_the_exit_code(
     assert "server: 127.0.0.1:9: does not answer" in two
     assert "metrics: http://127.0.0.1:9/metrics" in three
     assert (tmp_path / "termination").read_text().count("error: ") == 3
+
+
+def test_a_cpu_that_is_not_there_and_more_workers_than_cpus_are_said(command: Command, triton: str) -> None:
+    ended = command(*_remote(triton), "--client-cpus", "4000")
+    assert ended.code == 2
+    assert failures(ended.out)[0].startswith("client: client_cpus: CPU 4000 is not there, or not ours; use some of ")
+    ended = command(*_remote(triton), "--client-workers", "200")
+    assert f"warn client: client_workers is 200: they share {usable_cpus()} CPUs" in ended.out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,7 @@ class TestDiscovery:
             pods.items = [exporter_pod(port)]
             ended = command(*_remote("127.0.0.1:9"), *self.DISCOVER)
         assert ended.code == 0, ended.out
-        assert ended.out.splitlines()[3:] == [
+        assert ended.out.splitlines()[4:] == [
             f"ok   kubernetes: may list the pods on node {NODE}",
             "ok   kubernetes: exporter gpu-operator/nvidia-dcgm-exporter-x is ready",
             f"ok   exporter: http://127.0.0.1:{port}/metrics; GPUs: 1",

@@ -213,3 +213,41 @@ def test_what_is_no_endpoint(value: Any) -> None:
 def test_plain_integers_are_texts_where_docker_wants_texts() -> None:
     spec = job(triton_docker_shm_size=1073741824, triton_docker_labels={"team": 7})
     assert (spec.triton_docker_shm_size, spec.triton_docker_labels) == ("1073741824", {"team": "7"})
+
+
+# -- the load generator's processes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "is_"), [("auto", "auto"), (3, 3), ("3", 3)])
+def test_client_workers_are_auto_or_a_number(value: Any, is_: Any) -> None:
+    assert job().client_workers == "auto"
+    assert job(client_workers=value).client_workers == is_
+
+
+@pytest.mark.parametrize("value", [0, -1, 257, True, 1.5, "many", [1], None])
+def test_what_are_no_client_workers(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        job(client_workers=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "cpus"),
+    [
+        ([2, 3], (2, 3)),
+        ("2-3", (2, 3)),
+        ("6,2-3, 6", (6, 2, 3)),
+        (["2-3", 0], (2, 3, 0)),
+        (5, (5,)),
+        ("5", (5,)),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_client_cpus_are_numbers_or_ranges_as_taskset_has_them(value: Any, cpus: tuple[int, ...]) -> None:
+    assert job(client_cpus=value).client_cpus == cpus
+
+
+@pytest.mark.parametrize("value", ["3-2", "a", "1:3", -1, "-1", True, [1.5], "0-99999", "1-"])
+def test_what_are_no_client_cpus(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        job(client_cpus=value)

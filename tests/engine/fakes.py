@@ -22,7 +22,7 @@ from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
 from model_analyzer.errors import ExportPathError, InputError, ModelError, ServerError, ServerLostError
-from model_analyzer.ports import Live, LoadBatch
+from model_analyzer.ports import Live, LoadBatch, WorkerUse
 
 BATCH_NS = 50_000_000
 SECOND_NS = 1_000_000_000
@@ -114,12 +114,18 @@ class FakeServer:
 
 @dataclass(frozen=True)
 class Replies:
-    """What a slice's load brings. rate: replies a second; failures: message -> failures a second."""
+    """What a slice's load brings. rate: replies a second; failures: message -> failures a second.
+
+    cpu: of all workers together, wait: of each of them, backlog: of the requests in flight; shares of the time.
+    """
 
     rate: float = 1000.0
     latency_ns: int = 1_000_000
     failures: Mapping[str, float] = field(default_factory=dict)
     cpu: float = 0.1
+    wait: float = 0.0
+    lag_ns: int = 0
+    backlog: float = 0.0
 
 
 Script = Callable[[LoadOrder], Replies]
@@ -141,7 +147,7 @@ class FakeGenerator:
         yield self._batches(order)
 
     def _batches(self, order: LoadOrder) -> Iterator[LoadBatch]:
-        cpu_ns = 0
+        cpu_ns = wait_ns = 0
         start_ns = self.clock.now_ns()
         while True:
             replies = self.script(order)
@@ -150,12 +156,17 @@ class FakeGenerator:
             count = round(replies.rate * BATCH_NS / SECOND_NS)
             self.succeeded += count
             cpu_ns += int(replies.cpu * BATCH_NS)
+            wait_ns += int(replies.wait * BATCH_NS)
             yield LoadBatch(
                 end_ns=start_ns + BATCH_NS,
                 done_ns=start_ns + (np.arange(count, dtype=np.int64) * BATCH_NS) // max(count, 1),
                 latency_ns=np.full(count, replies.latency_ns, np.int64),
                 failures={text: round(rate * BATCH_NS / SECOND_NS) for text, rate in replies.failures.items()},
                 cpu_ns=cpu_ns,
+                lag_ns=replies.lag_ns,
+                inflight=100,
+                backlog=int(100 * replies.backlog),
+                workers=(WorkerUse(cpu_ns // order.workers, wait_ns, 0),) * order.workers,
             )
             start_ns += BATCH_NS
 
@@ -309,6 +320,8 @@ class World:
         self.progress = FakeProgress()
         self.rule = StopRule("fixed", min_s=1.0, max_s=2.0)
         self.min_gpu_samples = 0
+        self.workers: int | None = None
+        self.cpus = 1
         self.claims: FakeClaims | None = None
         self.choice = GpuChoice()
 
@@ -332,7 +345,8 @@ class World:
         )
 
     def settings(self) -> Settings:
-        return Settings(self.rule, 0.5, 10.0, self.min_gpu_samples, {}, self.choice, baseline_s=1.0)
+        samples, workers, cpus = self.min_gpu_samples, self.workers, self.cpus
+        return Settings(self.rule, 0.5, 10.0, samples, {}, self.choice, baseline_s=1.0, workers=workers, cpus=cpus)
 
     def driven(self) -> list[tuple[int, int]]:
         """(batch size, load) of every slice, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import cycle
 
@@ -15,12 +16,14 @@ from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 
 
-def drive(world: World, script: Script, load: int = 1, measure_s: float = 0.5, patience_s: float = 10.0) -> Slice:
+def drive(
+    world: World, script: Script, load: int = 1, measure_s: float = 0.5, patience_s: float = 10.0, most_workers: int = 1
+) -> Slice:
     (phase,) = group(loads=[load]).phases
     world.generator.script = script
     requests = world.encoder.encode(world.server.load(phase.variant), 1, phase.source, "http", "")
     order = LoadOrder("", Load("concurrency", load), requests, 10.0)
-    plan = SlicePlan(phase, order, 0, measure_s, patience_s, GpuChoice())
+    plan = SlicePlan(phase, order, 0, measure_s, patience_s, GpuChoice(), most_workers=most_workers)
     recorder = Recorder([world.sampler], 3600.0, world.clock)
     recorder.start()
     try:
@@ -119,3 +122,54 @@ def test_a_person_sees_the_stage_then_the_figures(running: World) -> None:
     assert last.stage == "measuring"
     assert last.throughput == pytest.approx(1000, rel=0.1)
     assert last.latency_p99_ms == pytest.approx(3.0)
+
+
+def test_what_each_process_used_and_missed_is_that_of_the_measured_time(running: World) -> None:
+    hot = [Replies(cpu=1.0, wait=0.9, backlog=1.0)] * 4
+    piece = drive(running, in_turn(*hot, Replies(cpu=0.3, wait=0.2, backlog=0.25)))
+    (share,) = piece.workers
+    assert share.cpu_ratio == pytest.approx(0.3, abs=0.1)
+    assert share.wait_ratio == pytest.approx(0.2, abs=0.1)
+    assert piece.client_backlog_ratio == pytest.approx(0.25)
+    assert Slice.from_json(json.loads(json.dumps(piece.to_json()))) == piece
+
+
+def needs(cores: float) -> Script:
+    """A load that takes so many cores of the load generator, if it may have them."""
+    return lambda order: Replies(cpu=min(cores, 0.99 * order.workers))
+
+
+@pytest.mark.parametrize(
+    ("cores", "most", "workers"),
+    [
+        (0.5, 8, [1]),
+        (0.9, 8, [1, 2]),
+        (1.4, 8, [1, 2]),
+        (1.9, 8, [1, 2, 4]),
+        (1.9, 3, [1, 2, 3]),
+        (9.0, 2, [1, 2]),
+        (9.0, 1, [1]),
+    ],
+)
+def test_processes_are_added_until_the_load_generator_is_not_the_limit(
+    running: World, cores: float, most: int, workers: list[int]
+) -> None:
+    piece = drive(running, needs(cores), most_workers=most)
+    assert [order.workers for order in running.generator.orders] == workers
+    assert len(piece.workers) == workers[-1]
+
+
+def test_the_cold_begin_of_a_warm_up_asks_for_no_more(running: World) -> None:
+    """Connections are made and replies are seen for the first time."""
+    drive(running, in_turn(*[Replies(cpu=0.95)] * 2, Replies(cpu=0.3)), most_workers=8)
+    assert [order.workers for order in running.generator.orders] == [1]
+
+
+@pytest.mark.parametrize(("replies", "orders"), [
+    (Replies(cpu=0.6, lag_ns=30_000_000), 2),
+    (Replies(cpu=0.6, wait=0.3, lag_ns=30_000_000), 1),
+    (Replies(cpu=0.1, lag_ns=30_000_000), 1),
+])  # fmt: skip
+def test_lag_asks_for_more_where_it_is_the_load_generators_own(running: World, replies: Replies, orders: int) -> None:
+    drive(running, lambda order: replies if order.workers == 1 else Replies(), most_workers=2)
+    assert len(running.generator.orders) == orders

@@ -9,7 +9,7 @@ from fakes import FakeSampler, Replies, World, group
 
 from model_analyzer.core.load import LoadOrder
 from model_analyzer.core.stopping import StopRule
-from model_analyzer.errors import LoadGeneratorError
+from model_analyzer.errors import ExportPathError, LoadGeneratorError
 
 
 def test_rounds_are_ascending_and_interleaved(world: World) -> None:
@@ -216,3 +216,67 @@ def test_a_row_names_the_server_and_gpus_it_was_measured_with(world: World) -> N
     assert measurement.environment.server_version == "2.51.0"
     assert measurement.environment.gpus["GPU-a"].model == "H100"
     assert measurement.finished_at.startswith("2026-")
+
+
+# -- processes of the load generator -------------------------------------------------------------------
+
+
+def workers(world: World) -> list[tuple[int, int]]:
+    """(load, workers) of every order."""
+    return [(int(order.load.value), order.workers) for order in world.generator.orders]
+
+
+def busy(order: LoadOrder) -> Replies:
+    """As much as one core of the load generator can do, but for a concurrency of 1."""
+    return Replies(cpu=0.2 if order.load.value == 1 else min(1.5, 0.99 * order.workers))
+
+
+def test_all_slices_of_a_phase_are_driven_by_as_many_as_its_first_one_took(world: World) -> None:
+    world.cpus = 8
+    world.generator.script = busy
+    world.run([group([1], [1, 4])])
+    assert workers(world) == [(1, 1), (4, 1), (4, 2), (1, 1), (4, 2)]
+    _, measurement = world.store.measurements
+    assert "driven by 2 load generator processes" in measurement.notes
+
+
+def interrupt_after_a_slice(world: World) -> None:
+    """It found that it needs two processes, and the export path was full."""
+    world.cpus = 8
+    world.generator.script = busy
+    world.rule = StopRule("fixed", min_s=3.0, max_s=6.0)
+    world.store.full_after = 1
+    with pytest.raises(ExportPathError):
+        world.run([group([1], [4])])
+    assert workers(world) == [(4, 1), (4, 2), (4, 2)]
+    world.store.full_after = None
+    world.generator.orders.clear()
+
+
+def test_a_resumed_phase_goes_on_with_as_many_as_before(world: World) -> None:
+    interrupt_after_a_slice(world)
+    world.run([group([1], [4])])
+    assert {count for _, count in workers(world)} == {2}
+
+
+def test_a_resumed_phase_takes_no_more_than_the_cpus_that_are_there_now(world: World) -> None:
+    interrupt_after_a_slice(world)
+    world.cpus = 1
+    world.run([group([1], [4])])
+    assert {count for _, count in workers(world)} == {1}
+
+
+@pytest.mark.parametrize(("wanted", "cpus"), [(None, 8), (6, 1)])
+def test_never_more_than_requests_in_flight(world: World, wanted: int | None, cpus: int) -> None:
+    world.workers, world.cpus = wanted, cpus
+    world.generator.script = lambda order: Replies(cpu=0.99 * order.workers)
+    world.run([group([1], [1, 3])])
+    assert max(count for load, count in workers(world) if load == 3) == 3
+    assert max(count for load, count in workers(world) if load == 1) == 1
+
+
+def test_a_number_is_taken_as_it_is(world: World) -> None:
+    world.workers, world.cpus = 2, 8
+    world.generator.script = lambda order: Replies(cpu=0.99 * order.workers)
+    world.run([group([1], [4])])
+    assert workers(world) == [(4, 2), (4, 2)]

@@ -1,0 +1,128 @@
+"""Whether the load generator shaped what it measured, and how many processes it needs: from its own CPU, waits and lags.
+
+Lancet (Kogias et al., ATC 2019) asks this of a tool that measures latency. Definitions: docs/measurement.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from model_analyzer.core.measurement import Slice, WorkerShare
+
+# Above this share of one core a process of the load generator is the limit.
+CPU_LIMIT = 0.85
+# In the warm-up above this one: another is added before the limit is reached.
+CPU_BUSY = 0.75
+# Below this one it is not its own work that makes it late.
+CPU_AT_WORK = 0.5
+# A finished reply, or a due request, waited for the load generator longer than this, and than this share of the latency.
+LAG_S, LAG_SHARE = 0.01, 0.2
+# Of the requests in flight, this share had its reply already.
+BACKLOG_SHARE = 0.2
+# A process could have run and had no CPU for this share of the time. While it waits it holds up at most all requests in
+# flight, so latency is up to this share too long: as much as is asked of its precision (latency_precision's default).
+WAIT_SHARE = 0.1
+
+_OTHERS = "others use it (a neighbour, the server on the same cores) or a container's CPU limit holds it up"
+_ROOM = "keep cores free for it (client_cpus), raise the limit, or run it on another machine"
+
+
+def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:
+    """With how many processes to go on after a warm-up: twice as many where one core each is not enough, `most` at most.
+
+    lagging: replies waited for the load generator. Where it is short of CPU because others take it, more of it would not help.
+    """
+    busiest = max((share.cpu_ratio for share in shares), default=0.0)
+    wait = max((share.wait_ratio or 0.0 for share in shares), default=0.0)
+    return min(2 * workers, most) if busiest > CPU_BUSY or (lagging and _by_itself(busiest, wait)) else workers
+
+
+def is_lagging(lag_s: float, latency_s: float | None) -> bool:
+    """Whether a wait for the load generator is worth a word beside this mean latency."""
+    return latency_s is not None and lag_s > LAG_S and lag_s > LAG_SHARE * latency_s
+
+
+def client_limit(slices: Sequence[Slice]) -> tuple[bool, tuple[str, ...]]:
+    """Whether the load generator was the limit, and what a reader should know of it, with what to do."""
+    notes = list(_workers(slices))
+    limited = next(_limits(slices), None)
+    if limited is not None:
+        return True, (limited, *notes)
+    return False, (*notes, *_starved(slices))
+
+
+def _workers(slices: Sequence[Slice]) -> Iterator[str]:
+    counts = [len(piece.workers) or 1 for piece in slices]
+    if counts and max(counts) > 1:
+        told = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
+        yield f"driven by {told} load generator processes"
+
+
+def _limits(slices: Sequence[Slice]) -> Iterator[str]:
+    """Why the load generator was the limit, the first reason first."""
+    cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
+    if cpu > CPU_LIMIT:
+        whose = (
+            "a process of the load generator"
+            if any(len(piece.workers) > 1 for piece in slices)
+            else "the load generator"
+        )
+        yield (
+            f"{whose} used {cpu:.0%} of a core: it, not the server, was the limit; give it more CPUs and more"
+            " client_workers, or another machine"
+        )
+    if cpu + wait > CPU_LIMIT:
+        yield (
+            f"the load generator had work for {cpu + wait:.0%} of the time and a CPU for {cpu:.0%}: {_OTHERS}; {_ROOM}"
+        )
+    lagging = [piece for piece in slices if is_lagging(piece.client_lag_s, _latency_s(piece))]
+    if lagging and len(lagging) > len(slices) / 2:
+        worst = max(piece.client_lag_s for piece in lagging)
+        why = "it was busy with others; more client_workers come to them sooner"
+        if not _by_itself(cpu, wait):
+            why = f"it had no CPU, {_OTHERS}; {_ROOM}"
+        yield f"replies waited up to {worst * 1e3:.0f} ms for the load generator: {why}"
+    backlog = _over_time(slices, lambda piece: piece.client_backlog_ratio)
+    if backlog > BACKLOG_SHARE:
+        yield (
+            f"of the requests in flight {backlog:.0%} had their reply and waited for the load generator: more"
+            " client_workers come to them sooner"
+        )
+
+
+def _by_itself(cpu: float, wait: float) -> bool:
+    """Whether the load generator comes late because of its own work, and not for want of a CPU."""
+    return cpu > CPU_AT_WORK and wait <= WAIT_SHARE
+
+
+def _starved(slices: Sequence[Slice]) -> Iterator[str]:
+    wait = _over_time(slices, _longest_wait)
+    if wait > WAIT_SHARE:
+        yield f"the load generator waited for a CPU {wait:.0%} of the time, latencies hold up to as much of it: {_OTHERS}; {_ROOM}"
+
+
+def _latency_s(piece: Slice) -> float | None:
+    mean_ns = piece.stats.latency.mean_ns
+    return None if mean_ns is None else mean_ns / 1e9
+
+
+def _busiest(piece: Slice) -> WorkerShare:
+    alone = WorkerShare(piece.client_cpu_ratio, None)
+    return max(piece.workers, key=lambda share: share.cpu_ratio + (share.wait_ratio or 0.0), default=alone)
+
+
+def _busiest_cpu(piece: Slice) -> float:
+    return _busiest(piece).cpu_ratio
+
+
+def _its_wait(piece: Slice) -> float:
+    return _busiest(piece).wait_ratio or 0.0
+
+
+def _longest_wait(piece: Slice) -> float:
+    return max((share.wait_ratio or 0.0 for share in piece.workers), default=0.0)
+
+
+def _over_time(slices: Sequence[Slice], share: Callable[[Slice], float]) -> float:
+    seconds = sum(piece.seconds for piece in slices)
+    return sum(share(piece) * piece.seconds for piece in slices) / seconds if seconds else 0.0
