@@ -6,7 +6,6 @@ one load. Within a round the tools follow each other at once; the next round has
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,10 +84,8 @@ def schedule(plan: Plan) -> Iterator[dict[str, Any]]:
 def _measured(context: Context, plan: Plan, protocol: str, concurrency: int, side: str, **_: Any) -> dict[str, Any]:
     run_one = _run_ours if side == OURS else _run_theirs
     server = context.server
-    start, busy = time.monotonic(), quiet.cpu_times()[0]
-    before, failed, server_cpu_s, own_s = (
-        server.count(plan.model), server.count(plan.model, "failure"), server.cpu_s(), sum(os.times()[:2])
-    )  # fmt: skip
+    before, failed = server.count(plan.model), server.count(plan.model, "failure")
+    start = quiet.mark(server.cpu_s())
     try:
         spent, said = run_one(context, plan, protocol, concurrency, side == ASYNC)
         requests = server.count(plan.model) - before
@@ -96,20 +93,21 @@ def _measured(context: Context, plan: Plan, protocol: str, concurrency: int, sid
             raise CommandError(f"{side}: the server counted no request")
     except (CommandError, OSError, ValueError, KeyError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    explained_s = spent.cpu_s + server.cpu_s() - server_cpu_s + sum(os.times()[:2]) - own_s
+    end = quiet.mark(server.cpu_s())
     level = steady(spent.samples)
     generator_s = spent.children_cpu_s if side == OURS else spent.cpu_s
     return {
         "wall_s": spent.wall_s,
         "cpu_s": spent.cpu_s,
+        "kernel_s": spent.kernel_s,
         "requests": requests,
         "failed": server.count(plan.model, "failure") - failed,
         "cpu_us": spent.cpu_s / requests * 1e6,
+        "kernel_us": spent.kernel_s / requests * 1e6,
         "generator_us": generator_s / requests * 1e6,
         "steady_us": level[0] if level else None,
         "server_per_s": level[1] if level else None,
-        # Cores in use that neither tool nor server nor we explain: others, and the kernel's own.
-        "others_cores": (quiet.cpu_times()[0] - busy - explained_s) / (time.monotonic() - start),
+        "others_cores": quiet.others(start, end, spent.cpu_s),
         **said,
     }
 

@@ -18,6 +18,8 @@ from bench.versus.figures import Figure, Goal, Run, number, paired, row_variatio
 NOTES = Path(__file__).resolve().parents[1] / "notes.md"
 # How long each part takes on 2 cores.
 MINUTES = {"cost": 11, "sweep": 18, "payload": 5, "own": 6}
+# Other load while a tool runs, from which on its figures are doubted.
+DISTURBED_CORES = 0.3
 Part = Mapping[str, Any]
 
 CPU_GOALS = {"http": {1: 0.6, 8: 0.45, 64: 0.4}, "grpc": {1: 0.75, 8: 0.5, 64: 0.45}}
@@ -200,7 +202,7 @@ def _payload_section(part: Part | None) -> str:
 def _pairings(part: Part | None) -> list[str]:
     if part is None:
         return []
-    columns = {"whole tool": "cpu_us", "load generator": "generator_us", "steady": "steady_us", "infer/s": "throughput", "p50, us": "p50_us",
+    columns = {"whole tool": "cpu_us", "load generator": "generator_us", "of whole: kernel": "kernel_us", "steady": "steady_us", "infer/s": "throughput", "p50, us": "p50_us",
                "server's infer/s": "server_per_s", "other cores": "others_cores"}  # fmt: skip
     lines = _table_head(["protocol", "c", "tool", *columns])
     for protocol, concurrency, runs in loads(part["runs"]):
@@ -283,6 +285,12 @@ def _warnings(parts: Mapping[str, Part]) -> list[str]:
         )
     if loaded := [name for name, part in parts.items() if part["anyway"]]:
         found.append(f"**Run beside other load, as asked ({', '.join(loaded)}).**")
+    for name, part in parts.items():
+        loads = [run["others_cores"] for run in part["runs"] if run.get("others_cores") is not None]
+        if disturbed := sum(cores > DISTURBED_CORES for cores in loads):
+            found.append(
+                f"**Other load came up in {disturbed} of {len(loads)} runs ({name}), {number(max(loads))} cores at most.**"
+            )
     return found
 
 
@@ -346,10 +354,10 @@ Model Analyzer beside NVIDIA's perf_analyzer and Triton Model Analyzer, on one r
 make bench
 ```
 
-which installs the rivals (into `~/.cache/model-analyzer/rivals`, 900 MB), looks whether the machine is free, measures for about
-{sum(MINUTES.values())} minutes on 2 cores and writes `docs/benchmarks.json` (every raw run) and this page (nothing else; a test compares them).
+which installs the rivals (into `~/.cache/model-analyzer/rivals`, 900 MB), looks whether the machine is free, measures (laid out for
+{sum(MINUTES.values())} minutes on 2 cores) and writes `docs/benchmarks.json` (every raw run) and this page (nothing else; a test compares them).
 It refuses to run beside other load and says what uses the machine: `make bench ANYWAY=1` runs all the same, and the page says so.
-`make bench PARTS="cost sweep"` runs some parts ({", ".join(f"{name} {minutes} min" for name, minutes in MINUTES.items())}) and keeps the last results of the others;
+`make bench PARTS="cost sweep"` runs some parts ({", ".join(f"{name} for {minutes} minutes" for name, minutes in MINUTES.items())}) and keeps the last results of the others;
 `make bench QUICK=1` only shows that everything works, in `results/bench-quick`.
 
 A figure from one machine says little about another; ratios within a pair of runs say more. Read the ranges: where they span a goal, this
@@ -368,7 +376,7 @@ or perf_analyzer of one load, with as many measured seconds: ours by `stop_rule:
 perf_analyzer's own count of requests is lower than the server's, so the server's divides for both. *whole tool* is that figure; *load generator* the same without
 the analyzer's own process (job file, scraping, intervals, store and tables, which perf_analyzer has no counterpart for); *steady* is the
 growth of CPU per growth of the server's count within the run, so without start-up and end. *infer/s* and *p50* are what each
-tool reports; *server's infer/s* is the server's count over time in the steady part, *other cores* how many cores
+tool reports; *kernel* is the system time in *whole tool*; *server's infer/s* is the server's count over time in the steady part, *other cores* how many cores
 were busy with what neither tool nor server explains. The stretch goal for c = 64 is 0.35."""
 
 PAYLOAD_TEXT = f"""\
@@ -396,7 +404,7 @@ FOOTING = """\
 ## On equal footing?
 
 - *What counts as CPU.* Whole process trees, both. Ours is Python: an interpreter, numpy and the clients' libraries are loaded anew in each run, which weighs
-  on a run of seconds; a real sweep pays it once. perf_analyzer starts in milliseconds. So *whole tool* flatters perf_analyzer more the shorter a run is, and *steady* shows
+  on a run of seconds; a real sweep pays it once. perf_analyzer is compiled. So *whole tool* favours perf_analyzer the more the shorter a run is, and *steady* shows
   what is left in a long one.
 - *One machine.* Client and server share its cores. From c = 8 on they are all busy, and a client that takes less leaves more to the server:
   part of our throughput is CPU that perf_analyzer took. On separate machines that part should shrink; this page does not show it.

@@ -16,8 +16,8 @@ WATCH_S = 4.0
 MOST_BUSY = 0.15
 MOST_STOLEN = 0.05
 NAMED = 5
-# In USER_HZ: user nice system idle iowait irq softirq steal.
-IDLE_FIELDS = (3, 4)
+# user nice system idle iowait irq softirq steal. Interrupts belong to no process: what they cost is nobody's load.
+RUNNING_FIELDS = (0, 1, 2)
 STEAL_FIELD = 7
 
 
@@ -66,17 +66,35 @@ def watch(seconds: float = WATCH_S) -> Load:
     return Load(busy_cores, (stolen_after - stolen) / elapsed, os.getloadavg()[0], tuple(most))
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point in time: all that ran so far, and of that the server and we."""
+
+    at_s: float
+    busy_s: float
+    known_s: float
+
+
+def mark(server_cpu_s: float) -> Mark:
+    """Now. server_cpu_s: what the server has used."""
+    return Mark(time.monotonic(), cpu_times()[0], server_cpu_s + sum(os.times()[:2]))
+
+
+def others(before: Mark, after: Mark, client_cpu_s: float) -> float:
+    """Cores in use between two marks that neither the server, nor the client, nor we explain."""
+    unknown_s = (after.busy_s - before.busy_s) - (after.known_s - before.known_s) - client_cpu_s
+    return max(unknown_s, 0.0) / (after.at_s - before.at_s)
+
+
 def cpu_times() -> tuple[float, float]:
-    """Core seconds since boot: of all that ran here, and stolen."""
+    """Core seconds since boot: of all processes here, and stolen."""
     return read_stat(Path("/proc/stat").read_text(), os.sysconf("SC_CLK_TCK"))
 
 
 def read_stat(text: str, ticks: int) -> tuple[float, float]:
     """The same from /proc/stat's text. Guests are within user, and not counted twice."""
     fields = [int(value) for value in text.splitlines()[0].split()[1:]]
-    stolen = fields[STEAL_FIELD]
-    busy = sum(fields[:STEAL_FIELD]) - sum(fields[place] for place in IDLE_FIELDS)
-    return busy / ticks, stolen / ticks
+    return sum(fields[place] for place in RUNNING_FIELDS) / ticks, fields[STEAL_FIELD] / ticks
 
 
 def _by_process() -> dict[int, tuple[str, float]]:

@@ -155,7 +155,7 @@ def own_mirror(sources: Iterable[str], codename: str) -> str | None:
     """Where apt gets this release from, out of its files' texts: the one-line form and the deb822 one."""
     for text in sources:
         for stanza in re.split(r"\n\s*\n", text):
-            fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.+)$", stanza, re.MULTILINE))
+            fields: dict[str, str] = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.+)$", stanza, re.MULTILINE))
             uris = fields.get("URIs", "").split()
             if uris and uris[0].startswith("http") and codename in fields.get("Suites", "").split():
                 return uris[0].rstrip("/")

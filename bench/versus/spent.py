@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """cpu_s: user and system of the command and all it started. children_cpu_s: of that, what it started.
+    """cpu_s: user and system of the command and all it started. kernel_s: of that, system. children_cpu_s: what it started.
 
     children_cpu_s is the whole less the last that was seen of the command's own process: it may be too high by what that
     used in its last 50 ms, never too low.
@@ -42,6 +42,7 @@ class Spent:
 
     wall_s: float
     cpu_s: float
+    kernel_s: float
     children_cpu_s: float
     samples: tuple[Sample, ...]
 
@@ -82,7 +83,7 @@ def run(
         raise CommandError(f"{_name(command)} was ended after {timeout_s:.0f} s; see {log}")
     if process.returncode not in fine:
         raise CommandError(f"{_name(command)} ended with {process.returncode}: {_tail(log)}; see {log}")
-    return Spent(wall_s, cpu_s, max(cpu_s - watch.own_cpu_s, 0.0), tuple(watch.samples))
+    return Spent(wall_s, cpu_s, usage.ru_stime, max(cpu_s - watch.own_cpu_s, 0.0), tuple(watch.samples))
 
 
 def steady(samples: Sequence[Sample]) -> tuple[float, float] | None:

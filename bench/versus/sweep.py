@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bench.versus import ours, rival_analyzer
+from bench.versus import ours, quiet, rival_analyzer
 from bench.versus.context import Context
 from bench.versus.cost import fresh_folder
 from bench.versus.spent import CommandError, run
@@ -49,7 +49,9 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
 }
 EVERY_ROUND = ((OURS, "0.5 s a row"), (THEIRS, DEFAULTS), (OURS, "1 s a row"))
 SWEEPS, CURVE_SWEEPS = 10, 3
-RUN_TIMEOUT_S = 300.0
+RUN_TIMEOUT_S = 600.0
+# Enough to see that it works.
+QUICK_FLAGS = {**_windows(300), "stability-percentage": 999}
 
 
 def sweep(context: Context, sweeps: int | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -82,7 +84,12 @@ def _swept(context: Context, side: str, setting: str) -> dict[str, Any]:
     try:
         context.server.only()
         keys = SETTINGS[side, setting]
-        return _ours(context, folder, keys) if side == OURS else _theirs(context, folder, keys)
+        start = quiet.mark(context.server.cpu_s())
+        if side == OURS:
+            found = _ours(context, folder, keys)
+        else:
+            found = _theirs(context, folder, QUICK_FLAGS if context.quick else keys)
+        return {**found, "others_cores": quiet.others(start, quiet.mark(context.server.cpu_s()), found["cpu_s"])}
     except (CommandError, OSError, ValueError, KeyError) as error:
         return {"error": f"{type(error).__name__}: {error}", "rows": {}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.versus import own, rivals, spent
 from bench.versus.machine import cpu_model
-from bench.versus.quiet import Load, read_stat
+from bench.versus.quiet import Load, Mark, others, read_stat
 from bench.versus.spent import CommandError, Sample, steady
 
 
@@ -26,9 +26,15 @@ def test_a_quiet_machine_with_a_high_load_average_is_not() -> None:
     assert Load(0.02, 0.0, 9.0, ()).problem() is None
 
 
-def test_busy_is_all_that_ran_but_not_idle_nor_stolen() -> None:
+def test_busy_is_what_processes_ran_but_not_idle_interrupts_nor_stolen() -> None:
     #       user nice system idle iowait irq softirq steal guest guest_nice
-    assert read_stat("cpu  100 10 50 1000 40 5 5 30 20 0\ncpu0 1\n", 100) == (1.7, 0.3)
+    assert read_stat("cpu  100 10 50 1000 40 5 5 30 20 0\ncpu0 1\n", 100) == (1.6, 0.3)
+
+
+def test_others_are_what_server_client_and_benchmark_do_not_explain() -> None:
+    before, after = Mark(at_s=10.0, busy_s=100.0, known_s=20.0), Mark(at_s=20.0, busy_s=118.0, known_s=27.0)
+    assert others(before, after, client_cpu_s=6.0) == 0.5
+    assert others(before, after, client_cpu_s=12.0) == 0.0
 
 
 def test_the_cpus_name_is_found() -> None:
@@ -112,3 +118,12 @@ def test_what_has_no_rival_must_return_figures() -> None:
     for wrong in ({}, {"figures": [{"name": "RSS"}]}, []):
         with pytest.raises(ValueError, match="figure"):
             own.checked(wrong)
+
+
+def test_a_file_that_names_its_figures_itself_gets_its_goals() -> None:
+    named = (own.Named("rss_mb", "memory", "MB", 150), own.Named("s", "time", "s"), own.Named("gone", "gone", "s", 1))
+    assert own.checked({"rss_mb": 151.0, "s": 2.0}, named)["figures"] == [
+        {"name": "memory", "value": 151.0, "unit": "MB", "goal": 150, "met": False},
+        {"name": "time", "value": 2.0, "unit": "s"},
+        {"name": "gone", "value": None, "unit": "s", "goal": 1, "met": None},
+    ]

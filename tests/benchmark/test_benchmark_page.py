@@ -27,7 +27,7 @@ def cost_part(ratio: float, plan: cost.Plan = cost.COST) -> dict[str, Any]:
     runs = []
     for place in cost.schedule(plan):
         share = ratio if place["side"] == cost.OURS else 1.0
-        values = {"cpu_us": 200 * share, "generator_us": 200 * share, "steady_us": 100 * share, "throughput": 1000 / share,
+        values = {"cpu_us": 200 * share, "generator_us": 200 * share, "kernel_us": 50.0, "steady_us": 100 * share, "throughput": 1000 / share,
                   "p50_us": 500 * share, "server_per_s": 1000 / share, "others_cores": 0.02}  # fmt: skip
         runs.append({**place, **values})
     return {**PART, "settings": plan.settings(), "runs": runs}
@@ -127,6 +127,14 @@ def test_figures_without_a_rival_stand_with_the_others() -> None:
 def test_a_run_that_proves_little_says_so_at_the_top(key: str, said: str) -> None:
     part = {**cost_part(0.3), key: True}
     assert said in page.render(document(cost=part)).split("## Goals")[0]
+
+
+def test_load_that_came_up_during_a_run_is_told() -> None:
+    part = cost_part(0.3)
+    part["runs"][3]["others_cores"] = 0.9
+    warned = page.render(document(cost=part)).split("## Goals")[0]
+    assert f"**Other load came up in 1 of {len(part['runs'])} runs (cost), 0.9 cores at most.**" in warned
+    assert "Other load came up" not in page.render(document(cost=cost_part(0.3)))
 
 
 def test_parts_of_different_machines_are_not_taken_for_one() -> None:
