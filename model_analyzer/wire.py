@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from model_analyzer.adapters.cpus import check_cpus, usable_cpus
 from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.gpu_locks import GpuLocks
+from model_analyzer.adapters.intervals import read_intervals
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.adapters.resume import elsewhere, take_over
 from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
+from model_analyzer.core.load import of_intervals
 from model_analyzer.core.measurement import Measurement
 from model_analyzer.core.metric import REPEAT_FIELDS
 from model_analyzer.core.plan import Group, content_id, plan
@@ -30,7 +32,7 @@ from model_analyzer.core.repeats import as_asked, begun, enough
 from model_analyzer.core.search import Search, Sweep
 from model_analyzer.core.select import satisfies
 from model_analyzer.core.shard import share
-from model_analyzer.core.spec import JobSpec, pairs
+from model_analyzer.core.spec import JobSpec, ResolvedModel, pairs
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.core.values import host_port
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -49,6 +51,7 @@ INTERRUPTED_GRACE_S = 1.5
 class Job:
     """A job spec, laid out. groups: what this run measures. baseline_id: content hash of the server-only row.
 
+    intervals_ns: Load.intervals -> the custom intervals.
     whole: the groups of all shards. shard: which one this run is; None: it is all of them, or it was not said.
     """
 
@@ -59,6 +62,7 @@ class Job:
     baseline_id: str
     whole: tuple[Group, ...]
     shard: int | None
+    intervals_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def phase_ids(self) -> list[str]:
@@ -102,14 +106,25 @@ def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Ma
     if spec.repeats > 1 and mode == "remote" and spec.reload_model_disable:
         what = "with reload_model_disable no repeat loads the model anew: repeats hold what changes over time only"
         warnings.append(Fault("repeats", what, "leave reload_model_disable out, or restart the server between runs"))
-    models = spec.models()
+    intervals: dict[str, tuple[int, ...]] = {}
+    models = [_with_intervals(model, spec, intervals) for model in spec.models()]
     conditions = _conditions(spec, mode)
     fingerprints = {model.name: _fingerprint(spec, model.name, model.input_source.path) for model in models}
     whole = plan(models, spec.client_protocol, conditions, fingerprints)
     baseline = content_id({**conditions, "seconds": spec.duration_seconds, "server": asdict(_default_server(spec))})
     shard = _shard_index(spec)
     groups = whole if shard is None else share(whole, spec.shards, shard)
-    return Job(spec, tuple(warnings), mode, groups, baseline, whole, shard)
+    return Job(spec, tuple(warnings), mode, groups, baseline, whole, shard, intervals)
+
+
+def _with_intervals(model: ResolvedModel, spec: JobSpec, known: dict[str, tuple[int, ...]]) -> ResolvedModel:
+    """The model with the load that its file of intervals makes, which is added to `known`. Raises SpecError."""
+    if model.request_intervals is None:
+        return model
+    intervals_ns = read_intervals(Path(model.request_intervals))
+    load = of_intervals(intervals_ns, spec.max_concurrency, spec.ramp_seconds)
+    known[load.intervals] = intervals_ns
+    return replace(model, loads=(load,))
 
 
 def _ids(groups: Sequence[Group]) -> list[str]:
@@ -398,6 +413,8 @@ def _settings(job: Job) -> Settings:
         baseline_s=spec.duration_seconds,
         workers=None if spec.client_workers == "auto" else spec.client_workers,
         cpus=usable_cpus(spec.client_cpus),
+        request_counts={model.name: model.request_count for model in spec.models() if model.request_count},
+        intervals_ns=job.intervals_ns,
     )
 
 

@@ -424,10 +424,19 @@ def _advice(spec: JobSpec, source: Source) -> list[Fault]:
     ]
     advice += _tls_advice(spec, source)
     loads = (model.parameters for model in spec.profile_models)
-    if not (spec.concurrency or spec.request_rate or any(own.concurrency or own.request_rate for own in loads)):
+    given = any(own.concurrency or own.request_rate for own in loads)
+    if not (given or spec.concurrency or spec.request_rate or _uses_intervals(spec)):
         what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
         advice.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
+    if any(model.request_count for model in spec.models()):
+        ignored = ("stop_rule", "min_seconds", "max_seconds", "precision", "latency_precision")
+        why = "with a request_count, that alone ends a phase"
+        advice += [Fault(source.place((key,)), f"{key} ends no phase", why) for key in ignored if key in source.values]
     return advice
+
+
+def _uses_intervals(spec: JobSpec) -> bool:
+    return any(model.request_intervals for model in spec.models())
 
 
 def _tls_advice(spec: JobSpec, source: Source) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from model_analyzer.core.hardware import measured_on, shown
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.metric import (
     METRICS,
+    OPEN_LOOP_FIELDS,
     OWN_GPU_FIELDS,
     OWN_INFERENCE_FIELDS,
     OWN_SERVER_FIELDS,
@@ -61,7 +62,7 @@ def format_value(metric: Metric, value: float | None) -> str:
 
 def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase, every field of METRICS and COLUMNS that it has."""
-    fields = _with_own(layout.inference_fields, OWN_INFERENCE_FIELDS)
+    fields = _with_own(layout.inference_fields, _own_inference(layout))
     return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
 
 
@@ -82,6 +83,13 @@ def server_rows(baselines: Iterable[Baseline], layout: Layout) -> list[Row]:
     return [_server_row(baseline, key, readings, fields)
             for baseline in baselines
             for key, readings in (baseline.gpus.items() if baseline.gpus else [("", {})])]  # fmt: skip
+
+
+def _own_inference(layout: Layout) -> tuple[str, ...]:
+    """Our own columns, those of an open loop where the job has one."""
+    opened = "request_rate" in layout.inference_fields
+    *others, status, notes = OWN_INFERENCE_FIELDS
+    return (*others, *(OPEN_LOOP_FIELDS if opened else ()), status, notes)
 
 
 def _with_own(fields: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
@@ -228,7 +236,7 @@ def write_csvs(
         server_rows(baselines, layout),
     )
     for name, fields, own, rows in (
-        (layout.filename_inference, layout.inference_fields, OWN_INFERENCE_FIELDS, inference),
+        (layout.filename_inference, layout.inference_fields, _own_inference(layout), inference),
         (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu),
         (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server),
     ):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from model_analyzer.core import open_loop
 from model_analyzer.core.measurement import Slice, WorkerShare
 
 # Above this share of one core a process of the load generator is the limit.
@@ -88,6 +89,8 @@ def _limits(slices: Sequence[Slice]) -> Iterator[str]:
             f"of the requests in flight {backlog:.0%} had their reply and waited for the load generator: more"
             " client_workers come to them sooner"
         )
+    if (late := open_loop.late(slices)) is not None:
+        yield late
 
 
 def _by_itself(cpu: float, wait: float) -> bool:

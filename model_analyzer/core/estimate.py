@@ -91,7 +91,8 @@ class Outlook:
                 _Stint(len(group.phases), dict.fromkeys((phase.id for phase in group.phases), None), server_s)
             )
         start_s = baseline_s + (SERVER_S if ours and (groups or baseline_s) else 0.0)
-        pace = _Mean.guess(1 + SLICE_OVERHEAD_S / slice_s, PACE_S)
+        ramp_s = max((phase.load.ramp_s for group in groups for phase in group.phases), default=0.0)
+        pace = _Mean.guess(1 + (SLICE_OVERHEAD_S + ramp_s) / slice_s, PACE_S)
         return cls(rule, slice_s, start_s, stints, _pace=pace)
 
     def begin(self, now_s: float) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Protocol = Literal["http", "grpc"]
+# Requests in flight of an open loop at most, where it does not say.
+OPEN_LOOP_CONNECTIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,16 @@ class Load:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.value:g}"
+
+
+def of_intervals(intervals_ns: Sequence[int], max_concurrency: int | None = None, ramp_s: float = 0.0) -> Load:
+    """The open loop of custom intervals, named by their mean rate: to six digits, as it stands in the tables.
+
+    intervals_ns: one at least above 0.
+    """
+    rate = float(f"{len(intervals_ns) / sum(intervals_ns) * 1e9:.6g}")
+    digest = hashlib.sha256(array("q", intervals_ns).tobytes()).hexdigest()[:16]
+    return Load("request_rate", rate, "intervals", digest, max_concurrency, ramp_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,12 @@ _ALL: tuple[Metric, ...] = (
            "Average CPU of the server's processes, where they are ours.", ("server processes",), "avg", 2),
     Metric("client_cpu", "Client CPU (%)", "%", PERCENT, "lower", "phase",
            "CPU of the load generator's processes together, as a share of one core.", ("client",), digits=1),
+    Metric("send_lag_p99", "p99 Send Lag (ms)", "ms", MS, "lower", "phase",
+           "Open loop: 99th percentile of how late the load generator was with a send. Waits for a place are not in it.",
+           ("client",)),
+    Metric("send_lag_max", "Max Send Lag (ms)", "ms", MS, "lower", "phase", "Open loop: the latest send.", ("client",)),
+    Metric("requests_delayed", "Requests Delayed", "requests", 1, "lower", "phase",
+           "Open loop: requests that were due while max_concurrency others were in flight, and waited.", ("client",), digits=0),
     Metric("measured_seconds", "Measured (s)", "s", 1, "", "phase", "Measured time, warm-up excluded.", ("client",), digits=2),
     *(_llm(f"time_to_first_token_{q}", f"{q if q[0] == 'p' else q.title()} Time To First Token (ms)") for q in _QUANTILES),
     *(_llm(f"inter_token_latency_{q}", f"{q if q[0] == 'p' else q.title()} Inter Token Latency (ms)") for q in _QUANTILES),
@@ -192,7 +198,11 @@ COLUMNS: dict[str, Column] = {
         Column("model_name", "Model", "The model's name; `triton-server` in the server-only table."),
         Column("batch_size", "Batch", "Inferences in one request."),
         Column("concurrency", "Concurrency", "Requests in flight; empty for an open loop."),
-        Column("request_rate", "Request Rate", "Requests a second of an open loop; empty for a closed one."),
+        Column(
+            "request_rate",
+            "Request Rate",
+            "Requests a second of an open loop, of custom intervals their mean; empty for a closed one.",
+        ),
         Column(
             "model_config_path", "Model Config Path", "The variant: `<model>_config_default`, `<model>_config_0`, ..."
         ),
@@ -228,6 +238,8 @@ OWN_INFERENCE_FIELDS = (
 )  # fmt: skip
 # Of a job with repeats, after its own fields.
 REPEAT_FIELDS = ("repeats", "perf_throughput_repeats_cv", "perf_latency_p99_repeats_cv")
+# Before the last two of these, status and notes, where a load of the job is open.
+OPEN_LOOP_FIELDS = ("send_lag_p99", "send_lag_max", "requests_delayed")
 OWN_GPU_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",
     "gpu_energy", "gpu_fresh_samples", "gpu_refresh_interval", "gpu_model", "gpu_source", "status", "notes",

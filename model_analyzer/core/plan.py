@@ -28,6 +28,8 @@ class ModelPlan(Protocol):
     @property
     def model_config_parameters(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
+    def request_count(self) -> int | None: ...  # noqa: D102
+    @property
     def cpu_only(self) -> bool: ...  # noqa: D102
     @property
     def server(self) -> ServerSettings: ...  # noqa: D102
@@ -66,8 +68,9 @@ def plan(
     fingerprints: model name -> digest of its files and data file, "" where they cannot be seen.
     """
     return tuple(
-        Group(variant, tuple(_phases(model, variant, protocol, {**conditions, "files": fingerprints.get(model.name)})))
+        Group(variant, tuple(_phases(model, variant, protocol, own)))
         for model in models
+        for own in ({**conditions, "files": fingerprints.get(model.name), "request_count": model.request_count},)
         for variant in variants(model)
     )
 

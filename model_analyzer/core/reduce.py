@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from model_analyzer.core import open_loop
 from model_analyzer.core.client_limit import client_limit
 from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.measurement import Measurement, Slice, Status
@@ -61,6 +62,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     cadences = {source: seconds for piece in slices for source, seconds in piece.cadences.items()}
     host, gpus = read_telemetry(telemetry, seconds, gpu_keys, problems, cadences)
     gpu_values, gpu_reasons, gpu_notes = _gpu_values(gpus, problems, slices, telemetry, seconds, inferences)
+    opened, opened_reasons = open_loop.values(phase.load, slices)
     limited, limit_notes = client_limit(slices)
     if seconds and not client["requests_succeeded"]:
         limit_notes = (f"no reply in {seconds:.1f} measured seconds", *limit_notes)
@@ -71,6 +73,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
             [
                 *verdict.reasons,
                 *limit_notes,
+                *open_loop.notes(phase.load, slices),
                 *_few_replies(sum(piece.stats.count for piece in slices)),
                 *differences(stats),
                 *_remarks(stats),
@@ -82,8 +85,8 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *(note for piece in slices for note in piece.notes),
             ]
         ),
-        {**client, **spread, **server, **gpu_values},
-        {**reasons, **spread_reasons, **server_reasons, **gpu_reasons},
+        {**client, **opened, **spread, **server, **gpu_values},
+        {**reasons, **opened_reasons, **spread_reasons, **server_reasons, **gpu_reasons},
         host,
         gpus,
         limited,

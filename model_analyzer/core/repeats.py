@@ -60,7 +60,7 @@ def judge_repeats(repeats: Sequence[Sequence[SliceStats]], rule: StopRule) -> Ve
     if len(repeats) == 1:
         return replace(judge(repeats[0], rule), done=True)
     throughput, p99 = throughput_over(repeats), percentile_over(repeats, 0.99)
-    if rule.kind == "interval":
+    if rule.kind == "interval" and rule.requests is None:
         reasons = imprecise(_all(repeats), rule, throughput, p99)
     else:
         verdicts = [judge(slices, rule) for slices in repeats]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -173,6 +174,7 @@ class Bound(_Strict):
 
 Constraints = Annotated[dict[str, Bound], BeforeValidator(_bounds)]
 _BOTH_LOADS = "concurrency and request_rate are both given"
+_ONE_LOAD = "a load is the one or the other"
 
 
 class Parameters(_Strict):
@@ -185,7 +187,7 @@ class Parameters(_Strict):
     @model_validator(mode="after")
     def _one_load(self) -> Parameters:
         if self.concurrency and self.request_rate:
-            raise wrong([(("request_rate",), _BOTH_LOADS, "a load is the one or the other")])
+            raise wrong([(("request_rate",), _BOTH_LOADS, _ONE_LOAD)])
         return self
 
 
@@ -204,6 +206,14 @@ class ModelSpec(_Strict):
     triton_server_environment: Environment = {}
     triton_docker_args: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _one_load(self) -> ModelSpec:
+        own = [key for key in ("concurrency", "request_rate") if getattr(self.parameters, key)]
+        if own and "request-intervals" in self.perf_analyzer_flags:
+            what = f"{own[0]} and request-intervals are both given"
+            raise wrong([(("perf_analyzer_flags", "request-intervals"), what, _ONE_LOAD)])
+        return self
+
 
 Models = Annotated[
     tuple[ModelSpec, ...],
@@ -217,10 +227,15 @@ Models = Annotated[
 
 def _uses_request_rate(data: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether any model has a closed loop, and whether any has an open one."""
-    own = [model.parameters for model in data.get("profile_models", ())]
-    everywhere = bool(data.get("request_rate"))
-    rates = [bool(p.request_rate) or (everywhere and not p.concurrency) for p in own] or [everywhere]
-    return not all(rates), any(rates)
+    flags = data.get("perf_analyzer_flags", {})
+    everywhere = bool(data.get("request_rate") or data.get("request_intervals") or "request-intervals" in flags)
+    opened = [
+        bool(model.parameters.request_rate)
+        or "request-intervals" in model.perf_analyzer_flags
+        or (everywhere and not model.parameters.concurrency)
+        for model in data.get("profile_models", ())
+    ] or [everywhere]
+    return not all(opened), any(opened)
 
 
 def _default_columns(fields: tuple[str, ...]) -> Any:
@@ -246,6 +261,25 @@ class JobSpec(_Strict):
     batch_sizes: Numbers = Field((1,), description="Inferences in one request.")
     concurrency: Numbers | None = Field(None, description="Requests kept in flight (closed loop). Default: 1.")
     request_rate: Numbers | None = Field(None, description="Requests a second (open loop), instead of concurrency.")
+    request_intervals: PathText | None = Field(
+        None,
+        description="File of the microseconds between requests (open loop), one a line, sent round and round; instead of"
+        " concurrency and request_rate.",
+    )
+    max_concurrency: Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(number)] | None = Field(
+        None, description="Open loop: requests in flight at most; what is due meanwhile waits. Default: 1024."
+    )
+    ramp_seconds: Number = Field(
+        0.0, ge=0, description="Let the load grow from nothing for so long, linearly, before each slice is measured."
+    )
+    request_count: Integer = Field(
+        0,
+        ge=0,
+        description="Measure a phase until it has so many requests, instead of by the stop rule; 0: by the rule.",
+    )
+    perf_analyzer_flags: PerfFlags = Field(
+        {}, description="perf_analyzer's flags for input data, shapes, TLS, send times and counts."
+    )
     export_path: PathText = Field(
         ".", description="Folder for the store, the tables and the server's log; relative to the current directory."
     )
@@ -330,7 +364,6 @@ class JobSpec(_Strict):
     min_gpu_samples: Integer = Field(0, ge=0, description="Extend a phase until so many fresh GPU samples fell inside.")
     reload_model_disable: bool = Field(False, description="remote: use what is loaded, as it is.")
     touch_models_in_use: bool = Field(False, description="remote: reload a model even while it serves others.")
-    perf_analyzer_flags: PerfFlags = Field({}, description="perf_analyzer's flags for input data, shapes and TLS.")
     shards: Integer = Field(
         1, ge=1, description="Spread the variants over so many runs; each writes to shard-<index> below export_path."
     )
@@ -396,10 +429,16 @@ class JobSpec(_Strict):
 
     def _resolve(self, model: ModelSpec) -> ResolvedModel:
         flags = model.perf_analyzer_flags or self.perf_analyzer_flags
+        own_load = model.parameters.concurrency or model.parameters.request_rate
+        intervals = None if own_load else flags.get("request-intervals", self.request_intervals)
         return ResolvedModel(
             name=model.name,
             batch_sizes=model.parameters.batch_sizes or self.batch_sizes,
-            loads=self._loads(model.parameters, str(flags.get("request-distribution", "constant"))),
+            loads=()
+            if intervals
+            else self._loads(model.parameters, str(flags.get("request-distribution", "constant"))),
+            request_intervals=intervals,
+            request_count=int(flags.get("request-count", self.request_count)) or None,
             input_source=input_source(flags, self.shared_memory, self.output_shared_memory_size),
             tls=tls_of(flags, self.client_protocol, self.endpoint),
             model_config_parameters=model.model_config_parameters,
@@ -418,8 +457,11 @@ class JobSpec(_Strict):
         rates = own.request_rate or (None if own.concurrency else self.request_rate)
         if rates:
             poisson = distribution == "poisson"
-            return tuple(Load("request_rate", rate, "poisson" if poisson else "constant") for rate in rates)
-        return tuple(Load("concurrency", value) for value in own.concurrency or self.concurrency or (1,))
+            sent: Literal["poisson", "constant"] = "poisson" if poisson else "constant"
+            most, ramp_s = self.max_concurrency, self.ramp_seconds
+            return tuple(Load("request_rate", rate, sent, "", most, ramp_s) for rate in rates)
+        values = own.concurrency or self.concurrency or (1,)
+        return tuple(Load("concurrency", value, ramp_s=self.ramp_seconds) for value in values)
 
     def _constraints(self, model: ModelSpec) -> dict[str, dict[str, float]]:
         bounds = dict(model.constraints if model.constraints is not None else self.constraints)
@@ -440,8 +482,7 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
         if getattr(spec, key) > spec.max_seconds:
             what = f"{key} {getattr(spec, key):g} is above max_seconds {spec.max_seconds:g}"
             yield more, key, what, less
-    if spec.concurrency and spec.request_rate:
-        yield ("concurrency", "request_rate"), "request_rate", _BOTH_LOADS, "a load is the one or the other"
+    yield from _load_faults(spec)
     if spec.model_repository is None and spec.triton_launch_mode != "remote":
         fix = "name the folder of the models (only the remote launch mode can do without)"
         yield ("model_repository", "triton_launch_mode"), "model_repository", "model_repository is missing", fix
@@ -470,10 +511,23 @@ def _endpoint_faults(spec: JobSpec) -> Iterator[_Relation]:
         yield ("triton_launch_mode", "client_protocol", used, unused), unused, what, fix
 
 
+def _load_faults(spec: JobSpec) -> Iterator[_Relation]:
+    given = [key for key in ("concurrency", "request_rate", "request_intervals") if getattr(spec, key)]
+    for first, second in pairwise(given):
+        yield (first, second), second, f"{first} and {second} are both given", _ONE_LOAD
+    if given and "request-intervals" in spec.perf_analyzer_flags:
+        what = f"{given[0]} and request-intervals are both given"
+        yield (given[0], "perf_analyzer_flags"), "perf_analyzer_flags", what, _ONE_LOAD
+    if spec.max_concurrency is not None and not _uses_request_rate(dict(spec))[1]:
+        what = "max_concurrency has no effect: a closed loop has as many requests in flight as its concurrency says"
+        keys = ("max_concurrency", "concurrency", "request_rate", "request_intervals", "perf_analyzer_flags")
+        yield keys, "max_concurrency", what, "remove it, or give a request_rate"
+
+
 def _count_phases(spec: JobSpec) -> int:
     swept = ((model, model_config.count(model.model_config_parameters)) for model in spec.models())
     return sum(
-        len(model.batch_sizes) * len(model.loads) * (1 + (variants if model.model_config_parameters else 0))
+        len(model.batch_sizes) * max(len(model.loads), 1) * (1 + (variants if model.model_config_parameters else 0))
         for model, variants in swept
     )
 
@@ -497,7 +551,11 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model of the job with global and own settings put together. constraints: in the tables' units."""
+    """A model of the job with global and own settings put together. constraints: in the tables' units.
+
+    request_intervals: the file that the one load comes from; `loads` is empty until it is read. request_count: how many
+    requests a phase measures; None: as the stop rule says.
+    """
 
     name: str
     batch_sizes: tuple[int, ...]
@@ -510,3 +568,5 @@ class ResolvedModel:
     constraints: Mapping[str, Mapping[str, float]]
     weighting: float | None
     server: ServerSettings = field(default_factory=ServerSettings)
+    request_intervals: str | None = None
+    request_count: int | None = None

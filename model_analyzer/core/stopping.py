@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from model_analyzer.core.stats import (
@@ -30,13 +31,17 @@ EXPORTER_CADENCE_S = 45.0
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """How long a phase is measured. Seconds are measured time; precisions are half-widths as a share of the value."""
+    """How long a phase is measured. Seconds are measured time; precisions are half-widths as a share of the value.
+
+    requests: until so many are measured, good or failed, and then whatever else is known; None: as `kind` says.
+    """
 
     kind: Literal["interval", "perf_analyzer", "fixed"] = "interval"
     min_s: float = 2.0
     max_s: float = 10.0
     precision: float = 0.05
     latency_precision: float = 0.10
+    requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,12 @@ class Verdict:
     p99: Interval | None
 
 
-def judge(slices: Sequence[SliceStats], rule: StopRule, fresh: int | None = None, wanted: int = 0) -> Verdict:
+def judge(
+    slices: Sequence[SliceStats], rule: StopRule, fresh: int | None = None, wanted: int = 0, failed: int = 0
+) -> Verdict:
     """Say whether these slices suffice.
 
+    failed: requests that failed inside them.
     fresh: distinct refreshes of the GPU telemetry inside them, None where there is no GPU. wanted: how many are asked
     for; only for these is a phase extended beyond max_s, and not for ever.
     """
@@ -60,23 +68,32 @@ def judge(slices: Sequence[SliceStats], rule: StopRule, fresh: int | None = None
     moved = throughput_motion(slices)
     throughput, p99 = throughput_interval(slices, moved), percentile_interval(slices, 0.99, moved)
     reasons = _reasons(slices, rule, throughput, p99)
-    stable = not reasons and measured_s >= rule.min_s * 0.999
-    out_of_time = measured_s >= rule.max_s * 0.999
+    if rule.requests is None:
+        stable = not reasons and measured_s >= rule.min_s * 0.999
+        out_of_time = measured_s >= rule.max_s * 0.999
+    else:
+        stable, out_of_time = requests_left(slices, rule.requests, failed) == 0, False
     done = (stable and _long_enough(slices, rule)) or out_of_time
     if done and fresh is not None and fresh < wanted and measured_s < max(rule.max_s, wanted * EXPORTER_CADENCE_S):
         return Verdict(False, stable, (), throughput, p99)
     return Verdict(done, stable, () if stable else reasons, throughput, p99)
 
 
+def requests_left(slices: Sequence[SliceStats], requests: int, failed: int = 0) -> int:
+    """How many of the requests asked for are not measured yet. failed: those that failed inside the slices."""
+    return max(0, requests - failed - sum(piece.count for piece in slices))
+
+
 def _long_enough(slices: Sequence[SliceStats], rule: StopRule) -> bool:
     seconds = span_s(slices)
-    return rule.kind != "interval" or seconds is None or seconds >= LEAST_SPAN_S
+    kind = "fixed" if rule.requests is not None else rule.kind
+    return kind != "interval" or seconds is None or seconds >= LEAST_SPAN_S
 
 
 def _reasons(
     slices: Sequence[SliceStats], rule: StopRule, throughput: Interval | None, p99: Interval | None
 ) -> tuple[str, ...]:
-    if rule.kind == "fixed":
+    if rule.kind == "fixed" or rule.requests is not None:
         return ()
     if rule.kind == "perf_analyzer":
         return _windows_disagree(slices)
@@ -137,3 +154,14 @@ def slice_seconds(period_s: float, base_s: float, max_s: float) -> float:
     """
     longest = min(max(max_s / INTERVAL_SLICES, 2 * period_s), max_s)
     return max(min(5 * period_s, longest), base_s)
+
+
+def whole_rounds(seconds: float, round_s: float, max_s: float) -> float:
+    """The length of a slice in whole rounds of custom intervals, so that each slice is sent the same.
+
+    round_s: how long a round takes; 0: there is none. max_s: that of the stop rule. A round of which not as many as an
+    interval needs slices fit into it is not waited for: slices then begin at places spread over the round.
+    """
+    if not 0 < round_s <= max_s / INTERVAL_SLICES:
+        return seconds
+    return ceil(round(seconds / round_s, 6)) * round_s

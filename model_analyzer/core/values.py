@@ -328,6 +328,7 @@ _ADDITIVE = ("input-data", "shape")
 _SWITCHES = ("ssl-grpc-use-ssl", "ssl-https-verify-peer")
 _TYPES = ("ssl-https-client-certificate-type", "ssl-https-private-key-type")
 _FILES = (
+    "request-intervals",
     "ssl-https-ca-certificates-file",
     "ssl-https-client-certificate-file",
     "ssl-https-private-key-file",
@@ -369,6 +370,8 @@ def _perf_flag_fault(name: str, value: Any) -> tuple[str, str] | None:
         except ValueError as error:
             what, _, fix = str(error).partition("; ")
             return f"shared-memory {what}", fix
+    if name == "request-count" and not (text.isdecimal() and int(text[:20]) <= LARGEST):
+        return f"request-count is {shown(value)}", "use a number of requests"
     if name == "request-distribution" and value not in ("constant", "poisson"):
         return f"request-distribution is {shown(value)}", "use constant or poisson"
     if name in _TYPES and text.upper() != "PEM":

@@ -12,7 +12,7 @@ from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
 from model_analyzer.core.repeats import by_repeat, judge_repeats
-from model_analyzer.core.stopping import StopRule, Verdict, judge
+from model_analyzer.core.stopping import StopRule, Verdict, judge, requests_left
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
@@ -42,6 +42,8 @@ class Settings:
     baseline_s: float
     workers: int | None = None
     cpus: int = 1
+    request_counts: Mapping[str, int] = field(default_factory=dict)  # model name -> requests a phase measures
+    intervals_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # Load.intervals -> them
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class GroupDriver:
         if not earlier:
             return failed(phase, reason)
         repeats = [[piece.stats for piece in each] for each in by_repeat(earlier)]
-        measurement = reduce_phase(phase, earlier, judge_repeats(repeats, self._settings.rule), phase.batch_size)
+        measurement = reduce_phase(phase, earlier, judge_repeats(repeats, self._rule(phase)), phase.batch_size)
         notes = (f"repeat {self._repeat + 1} failed: {reason}", *measurement.notes)
         return replace(measurement, status="failed", notes=notes)
 
@@ -261,7 +263,7 @@ class GroupDriver:
 
     def _drive(self, item: Running, number: int) -> Slice | str:
         """One slice; the reason where it brought nothing."""
-        rule, phase = self._settings.rule, item.phase
+        rule, phase = self._rule(item.phase), item.phase
         workers, most_workers = self._workers(item)
         order = LoadOrder(
             address=self._address(phase),
@@ -272,6 +274,7 @@ class GroupDriver:
             # Other send times of a Poisson load, and other inputs first, in every slice.
             seed=number + SEEDS_A_REPEAT * self._repeat,
             workers=workers,
+            intervals_ns=self._settings.intervals_ns.get(phase.load.intervals, ()),
         )
         seconds = min(self._settings.slice_s, rule.max_s)
         warmup_s = least_warmup_s(item.latency)
@@ -286,6 +289,7 @@ class GroupDriver:
             self._repeat,
             most_workers=most_workers,
             before_s=sum(piece.seconds for piece in item.slices),
+            requests=self._requests_left(item, rule),
         )
         parts = self._parts
         try:
@@ -316,13 +320,26 @@ class GroupDriver:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:
             return Verdict(done=True, stable=False, reasons=(), throughput=None, p99=None)
         fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples else None
-        return judge([piece.stats for piece in item.slices], self._settings.rule, fresh, self._settings.min_gpu_samples)
+        stats, rule = [piece.stats for piece in item.slices], self._rule(item.phase)
+        return judge(stats, rule, fresh, self._settings.min_gpu_samples, _failures(item.slices))
+
+    def _rule(self, phase: Phase) -> StopRule:
+        """The stop rule, with the model's own count of requests."""
+        return replace(self._settings.rule, requests=self._settings.request_counts.get(phase.variant.model))
+
+    def _requests_left(self, item: Running, rule: StopRule) -> int | None:
+        """After how many requests the next slice is enough; None where it is not requests that decide."""
+        if rule.requests is None:
+            return None
+        left = requests_left([piece.stats for piece in item.slices], rule.requests, _failures(item.slices))
+        # None is left where GPU samples are waited for.
+        return left or None
 
     def _reduce(self, item: Running, info: ModelInfo, verdict: Verdict) -> Measurement:
         slices = [*item.earlier, *item.slices]
         if item.earlier:
             repeats = [[piece.stats for piece in each] for each in by_repeat(slices)]
-            verdict = judge_repeats(repeats, self._settings.rule)
+            verdict = judge_repeats(repeats, self._rule(item.phase))
         measurement = reduce_phase(item.phase, slices, verdict, item.requests.inferences)
         ratio = _failure_ratio(item.slices)
         if ratio > MAX_FAILURE_RATIO:
@@ -363,8 +380,12 @@ def _described(measurement: Measurement, info: ModelInfo) -> Measurement:
     return replace(measurement, instance_group=info.instance_group, max_batch_size=info.max_batch_size)
 
 
+def _failures(slices: Sequence[Slice]) -> int:
+    return sum(sum(piece.failures.values()) for piece in slices)
+
+
 def _failure_ratio(slices: Sequence[Slice]) -> float:
-    failures = sum(sum(piece.failures.values()) for piece in slices)
+    failures = _failures(slices)
     replies = sum(piece.stats.count for piece in slices)
     return failures / (failures + replies) if failures else 0.0
 

@@ -16,7 +16,7 @@ from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
-from model_analyzer.core.stopping import slice_seconds
+from model_analyzer.core.stopping import slice_seconds, whole_rounds
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
@@ -42,6 +42,7 @@ class SlicePlan:
     single reply after it. warmup_s: warm up for at least so long. before_s: measured seconds of the phase in this repeat.
     most_workers: up to how many processes of the load generator may be tried until it is not the limit; the order says
     with how many to begin.
+    requests: end as soon as so many are measured.
     """
 
     phase: Phase
@@ -54,6 +55,7 @@ class SlicePlan:
     repeat: int = 0
     before_s: float = 0.0
     most_workers: int = 1
+    requests: int | None = None
 
 
 @dataclass(slots=True)
@@ -142,8 +144,9 @@ def _drive(
         recorder.nudge(EDGE_S)
         before = recorder.scrape_now("triton")
         seconds = slice_seconds(period_s, plan.measure_s, plan.patience_s)
+        seconds = whole_rounds(seconds, sum(plan.order.intervals_ns) / 1e9, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
-        seen = _measure(plan, batches, (before.time_ns, end_ns), progress)
+        seen, end_ns = _measure(plan, batches, (before.time_ns, end_ns), progress)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
         clock.sleep(max(0.0, (end_ns - clock.now_ns()) / 1e9 - EDGE_S))
         recorder.nudge(EDGE_S)
@@ -219,21 +222,29 @@ def _shares(before: LoadBatch | None, after: LoadBatch | None) -> tuple[WorkerSh
 def _warm_up(
     plan: SlicePlan, batches: Iterator[LoadBatch], began_ns: int, progress: Progress
 ) -> tuple[Seen, tuple[str, ...], int]:
-    """Receive until consecutive windows agree, or the cap is reached with at least one reply.
+    """Receive until consecutive windows agree, or the cap is reached with at least one reply; after the load's ramp.
 
     With what was seen, and notes, comes how many processes of the load generator the load takes.
     """
     seen = Seen()
     counts: list[int] = []
     reports: list[LoadBatch] = []
+    ramp_s = plan.order.load.ramp_s
+    full_ns = began_ns
     inflight = int(plan.order.load.value) if plan.order.load.kind == "concurrency" else 1
     for batch in batches:
+        if ramp_s and not seen.batches:
+            # The ramp began with the order, less than a report before its first.
+            full_ns = batch.end_ns + int(ramp_s * 1e9)
         seen.take(batch)
         reports.append(batch)
-        counts.append(len(batch.done_ns))
-        elapsed_s = (batch.end_ns - began_ns) / 1e9
         # However short the phase: a model's first reply may be slow, and a busy host is.
-        _give_up_if_hopeless(seen, elapsed_s, max(plan.patience_s, WARMUP_MAX_S))
+        _give_up_if_hopeless(seen, (batch.end_ns - began_ns) / 1e9, max(plan.patience_s, WARMUP_MAX_S) + ramp_s)
+        elapsed_s = (batch.end_ns - full_ns) / 1e9
+        if elapsed_s < 0:
+            progress.live(plan.phase, Live("ramp", None, None, 0.0))
+            continue
+        counts.append(len(batch.done_ns))
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
             return seen, (), _enough_workers(plan, reports, seen)
         if seen.replies and elapsed_s > WARMUP_MAX_S:
@@ -263,10 +274,13 @@ def _give_up_if_hopeless(seen: Seen, elapsed_s: float, patience_s: float) -> Non
         raise SliceFailed(f"no reply within {patience_s:g} s{why}")
 
 
-def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], span_ns: tuple[int, int], progress: Progress) -> Seen:
-    """Receive what falls between two times, up to the last report before the end."""
+def _measure(
+    plan: SlicePlan, batches: Iterator[LoadBatch], span_ns: tuple[int, int], progress: Progress
+) -> tuple[Seen, int]:
+    """Receive what falls between two times, up to the last report before the end; and the end, which a count may bring forward."""
     seen = Seen()
     start_ns, end_ns = span_ns
+    inside = 0
     for batch in batches:
         if batch.end_ns <= start_ns:
             continue
@@ -275,9 +289,12 @@ def _measure(plan: SlicePlan, batches: Iterator[LoadBatch], span_ns: tuple[int, 
         _give_up_if_hopeless(seen, measured_s, float("inf"))
         if seen.batches % LIVE_EVERY == 0:
             progress.live(plan.phase, _live(seen, plan, measured_s))
+        inside += int((batch.done_ns >= start_ns).sum()) + sum(batch.failures.values())
+        if plan.requests is not None and inside >= plan.requests:
+            return seen, batch.end_ns
         if batch.end_ns + WINDOW_NS >= end_ns:
             break
-    return seen
+    return seen, end_ns
 
 
 def _live(seen: Seen, plan: SlicePlan, measured_s: float) -> Live:

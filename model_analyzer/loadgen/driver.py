@@ -21,6 +21,7 @@ from itertools import islice
 from time import monotonic_ns
 from typing import Any, Generic, TypeVar
 
+from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS
 from model_analyzer.loadgen.order import Order, tls_context
 from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share
@@ -38,8 +39,6 @@ PIECES = 256
 DRAIN_NS = 1_000_000_000
 BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
-# Requests in flight of an open loop at most, where the order does not say; of all its workers together.
-OPEN_LOOP_CONNECTIONS = 1024
 # A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
 PROBE_S = 2.0
 # Shapes of replies that are known by their bytes.

@@ -324,6 +324,8 @@ class World:
         self.cpus = 1
         self.claims: FakeClaims | None = None
         self.choice = GpuChoice()
+        self.request_counts: dict[str, int] = {}
+        self.intervals_ns: dict[str, tuple[int, ...]] = {}
 
     def run(self, search: Search | Sequence[Group], baseline: str | None = None) -> list[Measurement]:
         """Measure; the search is a Sweep where groups are given. Raises what the engine raises."""
@@ -345,8 +347,19 @@ class World:
         )
 
     def settings(self) -> Settings:
-        samples, workers, cpus = self.min_gpu_samples, self.workers, self.cpus
-        return Settings(self.rule, 0.5, 10.0, samples, {}, self.choice, baseline_s=1.0, workers=workers, cpus=cpus)
+        return Settings(
+            self.rule,
+            0.5,
+            10.0,
+            self.min_gpu_samples,
+            {},
+            self.choice,
+            baseline_s=1.0,
+            workers=self.workers,
+            cpus=self.cpus,
+            request_counts=self.request_counts,
+            intervals_ns=self.intervals_ns,
+        )
 
     def driven(self) -> list[tuple[int, int]]:
         """(batch size, load) of every slice, in order."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeClock, Replies, World, group
 
-from model_analyzer.core.load import Load, LoadOrder
+from model_analyzer.core.load import Load, LoadOrder, of_intervals
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.ports import LoadBatch
@@ -164,3 +164,77 @@ def test_only_failures_inside_a_slice_count(world: World) -> None:
     values = world.store.measurements[0].values
     assert values["measured_seconds"] == pytest.approx(3.0), "two slices, then the phase is given up"
     assert values["requests_failed"] == pytest.approx(20 * 3.0, abs=2), "20 batches a second"
+
+
+def test_a_ramp_is_over_before_a_slice_is_measured(world: World) -> None:
+    world.rule = StopRule("fixed", min_s=1.0, max_s=2.0)
+    one = group()
+    phase = replace(one.phases[0], load=Load("concurrency", 1, ramp_s=4.0))
+    found = []
+    add = world.store.add_slice
+
+    def keep(piece: Slice) -> None:
+        found.append(piece.warmup_s)
+        add(piece)
+
+    world.store.add_slice = keep  # type: ignore[method-assign]
+    world.run([replace(one, phases=(phase,))])
+    assert found
+    # And then it settles as without one; that it is longer than a warm-up may be does not matter.
+    assert all(4.2 <= seconds <= 4.5 for seconds in found)
+    assert not any("settled" in note for note in world.store.measurements[0].notes)
+
+
+@pytest.mark.parametrize(("rate", "latency_ns"), [(1000.0, 1_000_000), (40.0, 25_000_000)])
+def test_a_count_of_requests_ends_a_phase(world: World, rate: float, latency_ns: int) -> None:
+    world.request_counts = {"m": 700}
+    world.rule = StopRule("interval", min_s=2.0, max_s=10.0)
+    world.generator.script = lambda _order: Replies(rate=rate, latency_ns=latency_ns)
+    world.run([group()])
+    (row,) = world.store.measurements
+    replies, seconds = row.values["requests_succeeded"], row.values["measured_seconds"]
+    assert replies is not None
+    assert seconds is not None
+    # A report of 50 ms more at most, at both ends of the last slice; max_seconds does not end it, nor is it kept up by the rule.
+    assert 700 <= replies <= 700 + 0.15 * rate + 2
+    assert seconds == pytest.approx(700 / rate, abs=0.2)
+    assert row.status == "ok"
+
+
+def test_failed_requests_count_as_requests(world: World) -> None:
+    world.request_counts = {"m": 2000}
+    world.generator.script = lambda _order: Replies(rate=1000.0, failures={"busy": 20.0})
+    world.run([group()])
+    (row,) = world.store.measurements
+    assert row.status == "failed", "above 1 % of them: given up after two slices, whatever the count"
+    world = World(lambda _order: Replies(rate=10_000.0, failures={"busy": 80.0}))
+    world.request_counts = {"m": 20_000}
+    world.run([group()])
+    values = world.store.measurements[0].values
+    assert values["requests_failed"] is not None
+    assert values["requests_succeeded"] is not None
+    assert 20_000 <= values["requests_failed"] + values["requests_succeeded"] <= 22_000
+
+
+def test_slices_of_custom_intervals_are_whole_rounds_and_begin_at_places_of_their_own(world: World) -> None:
+    intervals_ns = (100_000_000, 200_000_000, 500_000_000)
+    load = of_intervals(intervals_ns)
+    world.intervals_ns = {load.intervals: intervals_ns}
+    one = group()
+    lengths: list[float] = []
+    add = world.store.add_slice
+
+    def keep(piece: Slice) -> None:
+        lengths.append(piece.seconds)
+        add(piece)
+
+    world.store.add_slice = keep  # type: ignore[method-assign]
+    clockwork = Clockwork(world.clock, 0.005)
+    orders: list[LoadOrder] = []
+    run = clockwork.run
+    clockwork.run = lambda order: orders.append(order) or run(order)  # type: ignore[func-returns-value, method-assign]
+    world.generator = clockwork  # type: ignore[assignment]
+    world.run([replace(one, phases=(replace(one.phases[0], load=load),))])
+    assert all(order.intervals_ns == intervals_ns for order in orders)
+    assert [order.seed for order in orders] == list(range(len(orders)))
+    assert all(seconds / 0.8 == pytest.approx(round(seconds / 0.8), abs=0.01) for seconds in lengths)

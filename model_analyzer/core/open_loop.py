@@ -1,0 +1,72 @@
+"""What an open loop's row has beside the others: whether what was due was sent when it was due, and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+
+from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS, Load
+from model_analyzer.core.measurement import Slice
+from model_analyzer.core.metric import OPEN_LOOP_FIELDS
+
+# A server does not keep up when it answers less than is due, by this share and by more than chance lets counts differ. Of
+# custom intervals a slice may see the quiet part of a round.
+BEHIND, BEHIND_INTERVALS, BEHIND_DEVIATIONS = 0.05, 0.25, 4.0
+# The client is late when its send lag makes up so much of the latency, at the 99th percentile of both, and is no trifle.
+LATE_SHARE, LATE_NS = 0.2, 1e6
+
+
+def values(load: Load, slices: Sequence[Slice]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The metrics of OPEN_LOOP_FIELDS, and why there are none."""
+    lag = _lag(slices)
+    if load.kind == "concurrency" or not lag.count:
+        reason = (
+            "a closed loop has no schedule" if load.kind == "concurrency" else "nothing was due in the measured time"
+        )
+        return dict.fromkeys(OPEN_LOOP_FIELDS), dict.fromkeys(OPEN_LOOP_FIELDS, reason)
+    found = {
+        "send_lag_p99": lag.percentile_ns(0.99),
+        "send_lag_max": float(lag.max_ns or 0),
+        "requests_delayed": float(sum(piece.delayed for piece in slices)),
+    }
+    return found, {}
+
+
+def notes(load: Load, slices: Sequence[Slice]) -> Iterator[str]:
+    """How far the loop was no open one, and whether the server keeps up."""
+    if load.kind == "concurrency":
+        return
+    delayed, sent = sum(piece.delayed for piece in slices), _lag(slices).count
+    if delayed:
+        given = load.max_concurrency is not None
+        most = f"max_concurrency ({load.max_concurrency})" if given else f"{OPEN_LOOP_CONNECTIONS}, the most,"
+        yield (
+            f"{delayed} of {sent} requests waited because {most} were in flight; their latency holds the wait. So far the"
+            " load was a closed loop"
+        )
+    seconds = sum(piece.seconds for piece in slices)
+    answered = sum(piece.stats.count + sum(piece.failures.values()) for piece in slices)
+    missing, due = load.value * seconds - answered, load.value * seconds
+    share = BEHIND_INTERVALS if load.intervals else BEHIND
+    if missing > share * due and missing > BEHIND_DEVIATIONS * sqrt(due):
+        yield (
+            f"the server answered {answered / seconds:.4g} of {load.value:.4g} requests a second: it does not keep up, and"
+            " latency grows as long as the load lasts; use a lower request_rate"
+        )
+
+
+def late(slices: Sequence[Slice]) -> str | None:
+    """Why the client's own lateness shapes these latencies; None where it does not."""
+    lag_ns = _lag(slices).percentile_ns(0.99)
+    latency_ns = Histogram.merge(piece.stats.latency for piece in slices).percentile_ns(0.99)
+    if lag_ns is None or latency_ns is None or lag_ns <= max(LATE_NS, LATE_SHARE * latency_ns):
+        return None
+    return (
+        f"the load generator was up to {lag_ns / 1e6:.3g} ms late with 99 % of the sends, and latency counts from when they"
+        " were due: its CPU is taken by others, or the rate is too high for it"
+    )
+
+
+def _lag(slices: Sequence[Slice]) -> Histogram:
+    return Histogram.merge(piece.send_lag for piece in slices if piece.send_lag is not None)
