@@ -238,3 +238,16 @@ def test_slices_of_custom_intervals_are_whole_rounds_and_begin_at_places_of_thei
     assert all(order.intervals_ns == intervals_ns for order in orders)
     assert [order.seed for order in orders] == list(range(len(orders)))
     assert all(seconds / 0.8 == pytest.approx(round(seconds / 0.8), abs=0.01) for seconds in lengths)
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "at_most_s"),
+    [(5.0, 30.0), (1.0, 30.0), (0.1, 22.0), (0.001, 20.0)],
+    ids=["0.2/s", "1/s", "10/s", "1000/s"],
+)
+def test_slow_and_fast_models_end_in_sensible_time(world: World, latency_s: float, at_most_s: float) -> None:
+    world.rule = StopRule("interval", min_s=2.0, max_s=10.0)
+    began_ns = world.clock.now_ns()
+    measure(world, latency_s)
+    assert (world.clock.now_ns() - began_ns) / SECOND_NS <= at_most_s
+    assert world.store.measurements[0].status in ("ok", "unstable")

@@ -531,3 +531,25 @@ def test_an_open_loop_keeps_its_rate_when_every_reply_is_an_error() -> None:
         # It does not back off: a connection is used again at once.
         assert server.accepted <= len(server.bodies) // 2
     assert not seen.done_ns
+
+
+def test_a_server_that_stands_still_holds_up_every_request_that_is_due_meanwhile() -> None:
+    stall_s, rate = 0.3, 100
+    began = time.monotonic()
+    lock = threading.Lock()
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            with lock:
+                # Once, half a second after the start, and for all connections alike.
+                at = time.monotonic() - began
+                if 0.5 <= at < 0.5 + stall_s:
+                    time.sleep(0.5 + stall_s - at)
+            peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port, kind="request_rate", value=float(rate)), enough(120), at_most_s=10)
+    # A closed loop of one would have seen one slow reply. Here those due in the first two thirds wait 100 ms or more.
+    slow = sum(latency >= 100 * MS for latency in seen.latency_ns)
+    assert slow >= int(rate * (stall_s - 0.1)) - 2
+    assert max(seen.latency_ns) >= 0.9 * stall_s * 1000 * MS
