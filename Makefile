@@ -62,8 +62,9 @@ bench: venv  ## Measure beside perf_analyzer and Triton Model Analyzer (40 minut
 	scripts/system-deps.sh --bench
 	$(BIN)/python -m bench $(PARTS) $(if $(QUICK),--quick) $(if $(ANYWAY),--anyway)
 
-guard: venv  ## Hold the statistics against their committed limits, on simulated servers
+guard: venv  ## Hold the statistics and the load generator's cost against their committed limits
 	$(BIN)/python bench/statistics_bench.py --guard
+	$(BIN)/python bench/client_guard.py
 
 clean:  ## Remove the virtual environment and the results
 	rm -rf $(VENV) results

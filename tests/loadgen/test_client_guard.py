@@ -1,0 +1,58 @@
+"""The regression guard of the load generator's cost: it holds, and notices a request that costs twice as much."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from model_analyzer.loadgen.http import HttpDriver
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The guard as a module, cut down to one case, and the address of its stub."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.setattr(sys, "argv", ["client_guard"])
+    module = importlib.import_module("client_guard")
+    monkeypatch.setattr(module, "CASES", (("http", 1),))
+    with module.stub.running() as address:
+        yield module, address
+
+
+def test_the_limits_hold(bench: tuple[ModuleType, str]) -> None:
+    module, address = bench
+    assert module.guard(address) == []
+
+
+def test_twice_the_bytecode_breaks_them(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, address = bench
+    slow: dict[str, Any] = {"before": HttpDriver._received}
+    source = "def received(*given):\n for n in range(60): n\n return before(*given)"
+    exec(compile(source, f"{module.OWN}/slow.py", "exec"), slow)
+    monkeypatch.setattr(HttpDriver, "_received", slow["received"])
+    assert any("http, c = 1: bytecodes is" in each for each in module.guard(address))
+
+
+def test_twice_the_cpu_breaks_them(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, address = bench
+    received = HttpDriver._received
+    bare_ns = module._bare(address, "http", 1)
+
+    def twice(*given: Any) -> None:
+        until = time.process_time_ns() + 2 * bare_ns
+        while time.process_time_ns() < until:
+            pass
+        received(*given)
+
+    monkeypatch.setattr(HttpDriver, "_received", twice)
+    (broken,) = module.guard(address)
+    assert "http, c = 1: of a bare loop is" in broken
