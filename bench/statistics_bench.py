@@ -2,6 +2,7 @@
 
     python bench/statistics_bench.py [--repeats 300] [--json FILE]    simulated servers, tables in Markdown
     python bench/statistics_bench.py --real 10                        on the embedded Triton too, so many repeats of each rule
+    python bench/statistics_bench.py --repeats 0 --reloads 40         whether repeats over reloads hold what a reload changes
     python bench/statistics_bench.py --guard                          short form: 1 if a committed limit is broken
 
 Simulated servers have a known throughput and p99, so that coverage (how often the 95 % interval holds the truth) is
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ import numpy as np  # noqa: E402
 import queues  # noqa: E402
 
 from model_analyzer.core.remarks import remarks  # noqa: E402
+from model_analyzer.core.repeats import judge_repeats, throughput_spread  # noqa: E402
 from model_analyzer.core.stats import Interval, SliceStats, percentile_interval  # noqa: E402
 from model_analyzer.core.stopping import StopRule, Verdict, judge  # noqa: E402
 
@@ -56,6 +58,7 @@ STEADY = ("M/D/1", "M/M/1", "compute-bound, 20 ms", "heavy tail")
 REMARKS = {
     "outlier": "something else used the machine",
     "first slice": "the first slice ran",
+    "two levels": "throughput had two levels",
     "drift": "throughput drifted",
     "ramp": "each slice begins",
     "pauses": "the load stood still",
@@ -175,6 +178,54 @@ def _said(slices: Sequence[SliceStats]) -> list[str]:
     return [name for name, word in REMARKS.items() if any(word in text for text in texts)]
 
 
+# -- servers that differ after each load --------------------------------------------------------------
+
+RELOADED = (Server(0.004, queues.gamma), 4)
+RELOAD_S = 600.0
+
+
+def reloaded(cv: float, repeats: int, count: int) -> dict[str, Any]:
+    """How often the intervals of `repeats` repeats hold the truth, where each load of the server has a speed of its own.
+
+    cv: spread of the loads' speeds, log-normal around 1. count: rows.
+    """
+    server, _clients = RELOADED
+    rng, sigma = np.random.default_rng(3), float(np.sqrt(np.log1p(cv * cv)))
+    truth, p99_ns = server.throughput, _p99_over_loads(sigma)
+    study, cvs = Study(), []
+    for _ in range(count):
+        speeds = np.exp(sigma * rng.standard_normal(repeats) - sigma * sigma / 2)
+        parts = [_one_load(float(speed), number * RELOAD_S, rng) for number, speed in enumerate(speeds)]
+        study.add([piece for part in parts for piece in part], judge_repeats(parts, RULES["interval"]), truth, p99_ns)
+        spread = throughput_spread(parts)
+        cvs += [spread.cv] if spread else []
+    return {"loads differ by": cv, "repeats": repeats, "rows": count, "cv_seen": _median(cvs), **study.figures()}
+
+
+def _one_load(speed: float, start_s: float, rng: np.random.Generator) -> list[SliceStats]:
+    """The slices that the rule takes of one load, which has this speed all the time."""
+    server, clients = RELOADED
+    rule, period_s = RULES["interval"], PERIODS_S["6 loads in turn"]
+    most = round(rule.max_s / SLICE_S)
+    steps = np.full(int((most * period_s + 2) / queues.GRID_S) + 1, speed)
+    done_ns, latency_ns = queues.closed_loop(server, clients, most * period_s + 2, rng, steps)
+    slices = queues.slices_of(done_ns, latency_ns, most, SLICE_S, period_s, rng.random() / 2, clients * server.mean_s)
+    used = next(n for n in range(1, most + 1) if judge(slices[:n], rule).done)
+    return [replace(each, start_ns=(each.start_ns or 0) + int(start_s * 1e9)) for each in slices[:used]]
+
+
+def _p99_over_loads(sigma: float) -> float:
+    """ns, of all replies of many loads: latency is inverse to a load's speed, and it answers in proportion to it."""
+    server, clients = RELOADED
+    _, latency_ns = queues.closed_loop(server, clients, 3000, np.random.default_rng(0))
+    quantiles = np.quantile(latency_ns, (np.arange(4000) + 0.5) / 4000)
+    speeds = np.exp(sigma * np.random.default_rng(4).standard_normal(2000) - sigma * sigma / 2)
+    values = (quantiles[None, :] / speeds[:, None]).ravel()
+    order = values.argsort()
+    answered = np.repeat(speeds, len(quantiles))[order].cumsum()
+    return float(values[order][np.searchsorted(answered, 0.99 * answered[-1])])
+
+
 # -- troubles, made on purpose -------------------------------------------------------------------------
 
 
@@ -200,10 +251,11 @@ def _troubles(rng: np.random.Generator) -> dict[str, list[SliceStats]]:
     at_s = np.arange(steps) * queues.GRID_S
     slice_of, within_s = (at_s / period_s).astype(int), at_s % period_s
     calm = np.ones(steps)
-    bad, pauses = int(rng.integers(1, count)), rng.choice(count, 3, replace=False)
+    bad, pauses = int(rng.integers(1, count - 3)), rng.choice(count, 3, replace=False)
     return {
         "outlier": run(np.where(slice_of == bad, 0.6, calm)),
         "first slice": run(np.where(slice_of == 0, 0.6, calm)),
+        "two levels": run(np.where((slice_of >= bad) & (slice_of < bad + 4), 0.6, calm)),
         "drift": run(1 - 0.2 * at_s / at_s[-1]),
         "ramp": run(np.where(within_s < SLICE_S / 2, 0.85, calm)),
         "pauses": run(np.where(np.isin(slice_of, pauses) & (within_s > 0.2) & (within_s < 0.3), 0.01, calm)),
@@ -247,6 +299,50 @@ def real(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def real_repeats(count: int, seconds: float) -> dict[str, Any]:
+    """One load after the other of add_sub on the embedded Triton, so many repeats of so many seconds; every rule judges all.
+
+    Rules differ in when they stop only, so each is held against the beginnings of the same slices. The truth is the
+    mean of all repeats. Returns rule -> figures, over both loads; "3 repeats" -> coverage of pooled intervals.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        measured = _repeats_of(Path(folder), count, seconds)
+    studies, pooled = {kind: Study() for kind in RULES}, Study()
+    cvs: dict[str, list[float]] = {kind: [] for kind in RULES}
+    for repeats in measured.values():
+        whole = [piece for slices in repeats for piece in slices]
+        truth = _rate(whole)
+        p99 = percentile_interval(whole, 0.99)
+        p99_ns = p99.mean if p99 else 0.0
+        for kind, rule in RULES.items():
+            rates = []
+            for slices in repeats:
+                ends = (n for n in range(1, len(slices) + 1) if judge(slices[:n], rule).done)
+                used = slices[: next(ends, len(slices))]
+                studies[kind].add(used, judge(used, rule), truth, p99_ns)
+                rates.append(_rate(used))
+            cvs[kind].append(float(np.std(rates, ddof=1) / np.mean(rates)))
+        for n in range(0, len(repeats) - 2, 3):
+            three = repeats[n : n + 3]
+            pooled.add(
+                [piece for slices in three for piece in slices], judge_repeats(three, RULES["interval"]), truth, p99_ns
+            )
+    rows = {kind: {**study.figures(), "cv_of_ten": float(np.mean(cvs[kind]))} for kind, study in studies.items()}
+    return {**rows, **({"3 repeats": pooled.figures()} if pooled.estimates else {})}
+
+
+def _repeats_of(folder: Path, count: int, seconds: float) -> dict[str, list[list[SliceStats]]]:
+    """Phase id -> its repeats, each of so many seconds."""
+    job = {**_job(_repository(folder), folder / "out"), "profile_models": ["add_sub"], "concurrency": [1, 4],
+           "stop_rule": "fixed", "min_seconds": seconds, "max_seconds": seconds, "repeats": count}  # fmt: skip
+    found: dict[str, list[list[SliceStats]]] = {}
+    for record in _run(job, folder / "job.yaml"):
+        if record["kind"] == "slice":
+            repeats = found.setdefault(record["data"]["phase_id"], [[] for _ in range(count)])
+            repeats[record["data"]["repeat"]].append(SliceStats.from_json(record["data"]["stats"]))
+    return found
+
+
 def _rate(slices: Sequence[SliceStats]) -> float:
     return sum(piece.count for piece in slices) / sum(piece.duration_ns for piece in slices) * 1e9
 
@@ -266,29 +362,16 @@ def _repository(folder: Path) -> Path:
 
 def _profile(repository: Path, export_path: Path, kind: str) -> dict[tuple[str, int], list[SliceStats]]:
     """One run of the command; (model, concurrency) -> slices, from the store."""
-    import subprocess
-
-    import yaml
-
     rule = RULES[kind]
     job = {
-        "model_repository": str(repository),
-        "export_path": str(export_path),
+        **_job(repository, export_path),
         "profile_models": list(dict.fromkeys(model for model, _ in LOADS)),
         "concurrency": sorted({load for _, load in LOADS}),
-        "triton_launch_mode": "embedded",
         "stop_rule": kind,
         "min_seconds": rule.min_s,
         "max_seconds": rule.max_s,
-        "duration_seconds": 0.2,
     }
-    file = export_path.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(job))
-    command = [sys.executable, "-m", "model_analyzer", "profile", "-f", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
-    if done.returncode != 0:
-        sys.exit(f"the run failed with {done.returncode}: {done.stderr.strip()[-500:]}")
-    records = [json.loads(line) for line in (export_path / "measurements.jsonl").read_text().splitlines()]
+    records = _run(job, export_path.with_suffix(".yaml"))
     measured = [record["data"]["phase"] for record in records if record["kind"] == "measurement"]
     keys = {phase["id"]: (phase["variant"]["model"], int(phase["load"]["value"])) for phase in measured}
     found: dict[tuple[str, int], list[SliceStats]] = {}
@@ -297,6 +380,30 @@ def _profile(repository: Path, export_path: Path, kind: str) -> dict[tuple[str, 
             stats = SliceStats.from_json(record["data"]["stats"])
             found.setdefault(keys[record["data"]["phase_id"]], []).append(stats)
     return found
+
+
+def _job(repository: Path, export_path: Path) -> dict[str, Any]:
+    return {
+        "model_repository": str(repository),
+        "export_path": str(export_path),
+        "triton_launch_mode": "embedded",
+        "duration_seconds": 0.2,
+    }
+
+
+def _run(job: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
+    """The records of the store that the command made of a job. Raises RuntimeError where it failed."""
+    import subprocess
+
+    import yaml
+
+    file.write_text(yaml.safe_dump(dict(job)))
+    command = [sys.executable, "-m", "model_analyzer", "profile", "-f", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
+    if done.returncode != 0:
+        raise RuntimeError(f"the run failed with {done.returncode}: {done.stderr.strip()[-500:]}")
+    store = Path(job["export_path"]) / "measurements.jsonl"
+    return [json.loads(line) for line in store.read_text().splitlines()]
 
 
 # -- what comes out ------------------------------------------------------------------------------------
@@ -373,12 +480,67 @@ def _false_remarks(row: Mapping[str, Any]) -> dict[str, float]:
     return row["remarks"] if row["server"] in STEADY else {}
 
 
+# Of simulated servers with autocorrelation, the share of 95 % intervals that hold the truth; of the real one, at least.
+MOVING = ("AR(1) 15 %, 0.3 s", "AR(1) 10 %, 2 s", "levels 15 %, 2 s")
+GOAL_SIMULATED, GOAL_REAL = (0.93, 0.97), 0.85
+
+
+def measure(quick: bool = False) -> dict[str, Any]:
+    """For `make bench`: every rule on simulated servers that move and on the embedded Triton, below ten minutes on two cores."""
+    simulations, loads, repeats, seconds = (2, 2, 2, 2.0) if quick else (40, 20, 10, RULES["interval"].max_s)
+    rows = simulated(MOVING[:1] if quick else MOVING, simulations)
+    reloads = [reloaded(0.03, n, loads) for n in (1, 3)]
+    on_triton = real_repeats(repeats, seconds)
+    figures: list[dict[str, Any]] = []
+
+    def add(name: str, value: float | None, unit: str, goal: str | None = None, met: bool | None = None) -> None:
+        # Of a short form nothing is judged.
+        figures.append({"name": name, "value": value, "unit": unit, "goal": goal, "met": None if quick else met})
+
+    for kind in RULES:
+        of = [row for row in rows if row["rule"] == kind]
+        covered = float(np.mean([row["covered"] for row in of if row["covered"] is not None] or [0.0]))
+        low, high = GOAL_SIMULATED
+        goals = [f"{low:.0%} to {high:.0%}", low <= covered <= high] if kind == "interval" else []
+        add(
+            f"rule `{kind}`: 95 % intervals of throughput that hold, simulated moving servers",
+            covered * 100,
+            "%",
+            *goals,
+        )
+        add(f"rule `{kind}`: measured seconds, simulated", float(np.mean([row["seconds"] for row in of])), "s")
+        real_covered = on_triton[kind]["covered"]
+        goals = [f">= {GOAL_REAL:.0%}", (real_covered or 0.0) >= GOAL_REAL] if kind == "interval" else []
+        shown = None if real_covered is None else real_covered * 100
+        add(f"rule `{kind}`: 95 % intervals of throughput that hold, Triton", shown, "%", *goals)
+        add(f"rule `{kind}`: CV of {repeats} repeats, Triton", on_triton[kind]["cv_of_ten"] * 100, "%")
+        add(f"rule `{kind}`: measured seconds, Triton", on_triton[kind]["seconds"], "s")
+    for row in reloads:
+        name = f"loads that differ by 3 %: 95 % intervals of throughput that hold, repeats: {row['repeats']}"
+        add(name, (row["covered"] or 0.0) * 100, "%")
+    return {"figures": figures, "raw": {"simulated": rows, "reloads": reloads, "triton": on_triton}}
+
+
+def reloads_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: a line a spread of the loads and number of repeats."""
+    columns = {"throughput covered": "covered", "±": "half_width", "p99 covered": "covered_p99", "± p99": "half_width_p99",
+               "p99 has one": "p99_known", "CV seen": "cv_seen"}  # fmt: skip
+    lines = ["| loads differ by | repeats | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for row in rows:
+        cells = [_cell(row[key], key) for key in columns.values()]
+        lines.append(f"| {row['loads differ by']:.0%} | {row['repeats']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Read the command line, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=300, help="of each simulated server; 0: none")
     parser.add_argument(
         "--real", type=int, default=0, metavar="N", help="repeats on the embedded Triton, 2 minutes each"
+    )
+    parser.add_argument(
+        "--reloads", type=int, default=0, metavar="N", help="rows of a server that differs after each load"
     )
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--guard", action="store_true", help="a short study against the committed limits")
@@ -397,6 +559,9 @@ def main() -> None:
         for pace in PERIODS_S:
             print(f"\n{pace}, {given.repeats} repeats\n\n{table([row for row in rows if row['pace'] == pace])}")
         print(f"\n{remarks_table(rows, there)}")
+    if given.reloads:
+        results["reloads"] = [reloaded(cv, n, given.reloads) for cv in (0.0, 0.03, 0.10) for n in (1, 3, 5)]
+        print(f"\nA server that differs after each load, {given.reloads} rows\n\n{reloads_table(results['reloads'])}")
     if given.real:
         results["load_average"] = os.getloadavg()[0]
         results["real"] = real(given.real)

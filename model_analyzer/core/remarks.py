@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import erfc, sqrt
+from math import ceil, erfc, sqrt
 
 import numpy as np
 
@@ -20,6 +20,10 @@ LEAST_SLICES = 6
 # A slice this far from the median, in robust standard deviations and as a share, stands out.
 OUTLIER_SCORE = 5.0
 OUTLIER_SHARE = 0.8
+# Two levels: each with a quarter of the slices, the lower below this share of the upper, and this many times further
+# apart than the slices of either scatter.
+LEVELS_SHARE = 0.85
+LEVELS_APART = 2.0
 # Mann and Kendall's trend: how surprising, and how large, a change over the phase has to be.
 TREND_P = 0.01
 TREND_SHARE = 0.10
@@ -54,6 +58,8 @@ def remarks(slices: Sequence[SliceStats]) -> tuple[str, ...]:
 def _found(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:
     apart = _outliers(pieces, rates)
     yield from _say_outliers(rates, apart)
+    if not apart:
+        yield from _two_levels(pieces, rates)
     yield from _drift(rates)
     yield from _ramp(pieces, float(rates.mean()))
     yield from _pauses(pieces)
@@ -90,6 +96,35 @@ def _say_outliers(rates: Floats, low: Sequence[int]) -> Iterator[str]:
         f"slice {which} of {len(rates)} ran at {shares} of the median: something else used the machine for a while"
         " (a neighbour, a scheduled job)? measure again when it is quiet"
     )
+
+
+def _two_levels(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:
+    """The machine was slower for a part of the phase: the slices fall into two groups with a gap between them."""
+    k, least = len(rates), ceil(len(rates) / 4)
+    ordered = np.sort(rates)
+    gaps = np.diff(ordered)[least - 1 : k - least]
+    below = least + int(gaps.argmax())
+    low, high = ordered[:below], ordered[below:]
+    seconds = float(np.median([piece.duration_ns for piece in pieces])) / 1e9
+    within = max(sqrt((low.var() * len(low) + high.var() * len(high)) / k), sqrt(float(high.mean()) / seconds))
+    if low.mean() > LEVELS_SHARE * high.mean() or gaps.max() < LEVELS_APART * within:
+        return
+    which = _ranges([n + 1 for n, rate in enumerate(rates) if rate <= low[-1]])
+    yield (
+        f"throughput had two levels: slices {which} of {k} ran at {low.mean() / high.mean():.0%} of the others: a neighbour on"
+        " the machine for that time, or clocks that changed? measure again when it is quiet; pin CPUs and clocks"
+    )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`3, 5-8` of ascending numbers."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in found)
 
 
 def _drift(rates: Floats) -> Iterator[str]:

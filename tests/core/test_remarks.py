@@ -43,6 +43,17 @@ class TestSlices:
         found = remarks(slices_of_rates(1000, 600, 1000, 610, 990, 1000, 600, 1000))
         assert not any("something else" in remark for remark in found)
 
+    def test_a_slower_part_of_the_phase_is_told_with_when_it_was(self) -> None:
+        found = remarks(slices_of_rates(1000, 1010, 600, 610, 590, 1000, 990, 1000, 600, 1010))
+        assert found[0].startswith(
+            "throughput had two levels: slices 3-5, 9 of 10 ran at 60% of the others: a neighbour"
+        )
+        assert "pin CPUs" in found[0]
+
+    def test_slices_that_scatter_evenly_are_no_two_levels(self) -> None:
+        found = remarks(slices_of_rates(1000, 950, 900, 850, 800, 1000, 950, 900, 850, 800))
+        assert not any("two levels" in remark for remark in found)
+
     def test_a_trend_is_told_with_its_size(self) -> None:
         found = remarks(slices_of_rates(1000, 970, 940, 910, 880, 850, 820, 790, 760))
         assert found[0].startswith("throughput drifted by -27% over the phase")
@@ -112,3 +123,52 @@ class TestTwoModes:
     )
     def test_one_mode_is_not_taken_for_two(self, values: np.ndarray) -> None:
         assert find_modes(Histogram.of(values.astype(np.int64))) is None
+
+
+class TestNoise:
+    """Troubles of a machine, on a simulated server of known speed: each is said in words, with what to do."""
+
+    SLICES, PERIOD_S = 12, 3.2
+
+    def told(self, speed: queues.Floats, server: Server = Server(0.0015, queues.gamma)) -> tuple[str, ...]:  # noqa: B008 -- frozen
+        rng = np.random.default_rng(7)
+        done_ns, latency_ns = queues.closed_loop(server, 1, self.SLICES * self.PERIOD_S + 1, rng, speed)
+        return remarks(queues.slices_of(done_ns, latency_ns, self.SLICES, 0.5, self.PERIOD_S))
+
+    @property
+    def at_s(self) -> queues.Floats:
+        return np.arange(int((self.SLICES * self.PERIOD_S + 1) / queues.GRID_S) + 1) * queues.GRID_S
+
+    def test_calm_says_nothing(self) -> None:
+        assert self.told(np.ones(len(self.at_s))) == ()
+
+    @pytest.mark.parametrize(("begin_s", "end_s"), [(12.0, 25.0), (0.0, 19.0), (19.0, 40.0), (6.0, 31.0)])
+    def test_a_busy_neighbour_for_a_part_of_the_phase(self, begin_s: float, end_s: float) -> None:
+        found = self.told(np.where((self.at_s > begin_s) & (self.at_s < end_s), 0.6, 1.0))
+        assert any("two levels" in each and "a neighbour" in each and "measure again" in each for each in found), found
+
+    def test_a_busy_neighbour_for_a_moment(self) -> None:
+        found = self.told(np.where((self.at_s > 12) & (self.at_s < 15), 0.6, 1.0))
+        assert any("something else used the machine" in each and "measure again" in each for each in found), found
+
+    def test_a_machine_that_heats_up(self) -> None:
+        found = self.told(1 - 0.3 * self.at_s / self.at_s[-1])
+        assert any("drifted by -" in each and "measure longer" in each for each in found), found
+
+    def test_a_cache_that_is_cold_at_first(self) -> None:
+        found = self.told(np.where(self.at_s < self.PERIOD_S, 0.5, 1.0))
+        assert any("the model warmed up" in each and "model_warmup" in each for each in found), found
+
+    def test_a_cache_that_is_cold_in_each_slice(self) -> None:
+        found = self.told(np.where(self.at_s % self.PERIOD_S < 0.2, 0.7, 1.0))
+        assert any("each slice begins" in each and "slice_seconds" in each for each in found), found
+
+    def test_autocorrelation(self) -> None:
+        speed = Speed(ar_cv=0.10, ar_s=1.0).draw(self.SLICES * self.PERIOD_S + 1, np.random.default_rng(8))
+        found = self.told(speed)
+        assert any("throughput moves by" in each and "max_seconds" in each for each in found), found
+
+    def test_requests_of_two_kinds(self) -> None:
+        mixed = Server(0.0015, lambda n, rng: np.where(rng.random(n) < 0.2, 3.0, 1.0) * queues.gamma(n, rng) / 1.4)
+        found = self.told(np.ones(len(self.at_s)), mixed)
+        assert any("two modes" in each and "read p50 and p99" in each for each in found), found
