@@ -17,7 +17,7 @@ from bench.versus.figures import Figure, Goal, Run, number, paired, row_variatio
 
 NOTES = Path(__file__).resolve().parents[1] / "notes.md"
 # How long each part takes on 2 cores.
-MINUTES = {"cost": 11, "sweep": 18, "payload": 5, "own": 6}
+MINUTES = {"cost": 11, "sweep": 18, "payload": 5, "own": 13}
 # Other load while a tool runs, from which on its figures are doubted.
 DISTURBED_CORES = 0.3
 Part = Mapping[str, Any]
