@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.core.load import InputSource, LoadOrder, RequestSet
+from model_analyzer.core.load import Call, InputSource, LoadOrder, RequestSet
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.plan import Phase
@@ -72,7 +72,13 @@ class Encoder(Protocol):
     """Makes the requests of a phase from the model's own description."""
 
     def encode(
-        self, model: ModelInfo, batch_size: int, source: InputSource, protocol: WireProtocol, address: str
+        self,
+        model: ModelInfo,
+        batch_size: int,
+        source: InputSource,
+        protocol: WireProtocol,
+        address: str,
+        call: Call = "infer",
     ) -> RequestSet:
         """Raises InputError where shape or data do not fit; ServerError where the server is lost."""
         ...
@@ -95,6 +101,21 @@ class WorkerUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Streamed:
+    """What came of streams since the batch before, all int64.
+
+    responses: [n], of each success. first_at_ns, first_ns: [f], when a first response came and how long after its request;
+    gap_at_ns, gap_ns: [g], when a later one came and how long after the one before it. Of requests that fail in the end, too.
+    """
+
+    responses: NDArray[np.int64]
+    first_at_ns: NDArray[np.int64]
+    first_ns: NDArray[np.int64]
+    gap_at_ns: NDArray[np.int64]
+    gap_ns: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadBatch:
     """What the load generator saw since the batch before (about every 50 ms).
 
@@ -105,6 +126,7 @@ class LoadBatch:
     waited, because as many requests were in flight as there may be.
     inflight: requests in flight at the end; backlog: how many of them had a reply lying unread in its socket.
     Of several processes counts are added up, lags are the largest; end_ns is the time up to when all of them have told.
+    streamed: of streamed replies, whose latency is that of their last response.
     """
 
     end_ns: int
@@ -118,6 +140,7 @@ class LoadBatch:
     inflight: int = 0
     backlog: int = 0
     workers: tuple[WorkerUse, ...] = ()
+    streamed: Streamed | None = None
 
 
 class LoadGenerator(Protocol):

@@ -30,6 +30,7 @@ from model_analyzer.core.metric import (
     OWN_GPU_FIELDS,
     OWN_INFERENCE_FIELDS,
     OWN_SERVER_FIELDS,
+    STREAM_FIELDS,
     header,
 )
 from model_analyzer.core.spec import JobSpec
@@ -304,7 +305,7 @@ def test_launch_modes_of_the_readme_are_those_of_the_job_spec() -> None:
 @pytest.mark.parametrize(
     ("title", "fields"),
     [
-        ("The inference table", (*DEFAULT_INFERENCE_FIELDS, *OWN_INFERENCE_FIELDS)),
+        ("The inference table", (*DEFAULT_INFERENCE_FIELDS, *STREAM_FIELDS, *OWN_INFERENCE_FIELDS)),
         ("The GPU table", (*DEFAULT_GPU_FIELDS, *OWN_GPU_FIELDS)),
         ("The server-only table", (*DEFAULT_SERVER_FIELDS, *OWN_SERVER_FIELDS)),
     ],

@@ -21,6 +21,7 @@ from model_analyzer.core.metric import (
     OWN_GPU_FIELDS,
     OWN_INFERENCE_FIELDS,
     OWN_SERVER_FIELDS,
+    STREAM_FIELDS,
     Metric,
     header,
 )
@@ -30,6 +31,8 @@ from model_analyzer.core.telemetry import Reading
 # Characters of a reason in the summary.
 SHOWN_REASON = 160
 SERVER_ONLY_NAME = "triton-server"
+# Every phase that was streamed has it.
+STREAM_SIGN = "output_token_throughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,15 @@ def format_value(metric: Metric, value: float | None) -> str:
 
 def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase, every field of METRICS and COLUMNS that it has."""
-    fields = _with_own(layout.inference_fields, _own_inference(layout))
+    measurements = list(measurements)
+    fields = inference_fields(measurements, layout)
     return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
+
+
+def inference_fields(measurements: Iterable[Measurement], layout: Layout) -> tuple[str, ...]:
+    """The columns of the inference table: those of streams only where a phase was streamed."""
+    streams = STREAM_FIELDS if any(m.values.get(STREAM_SIGN) is not None for m in measurements) else ()
+    return _with_own(layout.inference_fields, (*streams, *_own_inference(layout)))
 
 
 def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
@@ -235,12 +245,12 @@ def write_csvs(
         gpu_rows(measurements, layout),
         server_rows(baselines, layout),
     )
-    for name, fields, own, rows in (
-        (layout.filename_inference, layout.inference_fields, _own_inference(layout), inference),
-        (layout.filename_gpu, layout.gpu_fields, OWN_GPU_FIELDS, gpu),
-        (layout.filename_server, layout.server_fields, OWN_SERVER_FIELDS, server),
+    for name, fields, rows in (
+        (layout.filename_inference, inference_fields(measurements, layout), inference),
+        (layout.filename_gpu, _with_own(layout.gpu_fields, OWN_GPU_FIELDS), gpu),
+        (layout.filename_server, _with_own(layout.server_fields, OWN_SERVER_FIELDS), server),
     ):
-        write_atomically(export_path / name, to_csv(_with_own(fields, own), rows), export_path)
+        write_atomically(export_path / name, to_csv(fields, rows), export_path)
 
 
 def summary(console: Console, measurements: Sequence[Measurement], layout: Layout) -> None:
@@ -276,6 +286,12 @@ def _summary_columns(
         ("p50 ms", metric("perf_latency_p50")),
         ("p99 ms", metric("perf_latency_p99")),
     ]
+    if any(m.values.get(STREAM_SIGN) is not None for m in measurements):
+        columns += [
+            ("first ms", metric("time_to_first_token_p50")),
+            ("gap ms", metric("inter_token_latency_p50")),
+            ("resp/s", metric(STREAM_SIGN)),
+        ]
     if any(m.gpus for m in measurements):
         columns += [
             ("GPU %", metric("gpu_utilization_max")),

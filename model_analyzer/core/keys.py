@@ -37,7 +37,7 @@ _SEARCH = "automatic search"
 _OPTUNA = "optuna search"
 _VALUES = "list the values: batch_sizes, concurrency, model_config_parameters"
 _COMPOSING = "search over the parts of an ensemble"
-_STREAMED = "figures of streaming language models"
+_PROMPTS = "prompts made by GenAI-Perf"
 _API = "variants are loaded through the server's API; no files are written"
 _REPORTS = "no report files are written"
 _TABLES = "read the tables in export_path"
@@ -67,8 +67,9 @@ KEYS: dict[str, Key] = {key.name: key for key in (
     Key("bls_composing_models", "refused", _COMPOSING, "name the BLS model, or its parts, in profile_models", _NONE_GIVEN),
     Key("ensemble_composing_models", "refused", _COMPOSING, "name the ensemble, or its parts, in profile_models", _NONE_GIVEN),
     Key("cpu_only_composing_models", "refused", _COMPOSING, "name the parts in profile_models, with cpu_only", _NONE_GIVEN),
-    Key("model_type", "refused", _STREAMED, "leave it out: replies are timed whole", ("generic",)),
-    Key("genai_perf_flags", "refused", _STREAMED, "leave it out: replies are timed whole"),
+    Key("model_type", "none", "a model that streams is timed response by response whatever it is called", "remove it",
+        ("generic", "llm")),
+    Key("genai_perf_flags", "refused", _PROMPTS, "give the prompts as input-data in perf_analyzer_flags, and streaming there"),
     Key("early_exit_enable", "none", "every phase asked for is measured", "shorten the lists of values", ("false",)),
     Key("concurrency_sweep_disable", "none", "it belongs to an automatic search, and there is none", "remove it"),
     # how it is measured
@@ -106,6 +107,8 @@ PERF_FLAGS_WORK: dict[str, str] = {
     "output-shared-memory-size": "bytes for one inference's output of datatype BYTES or with dynamic dims; default 102400",
     "request-intervals": "the key `request_intervals`",
     "request-count": "the key `request_count`",
+    "streaming": "gRPC: ModelStreamInfer also for a model that is not decoupled; HTTP: /generate_stream",
+    "endpoint": "HTTP: `infer` (default), `generate` or `generate_stream`, the generate extension; decoupled models need none of this",
     "ssl-https-ca-certificates-file": "HTTP: CA certificates. Any ssl-https-* flag, or https:// in the endpoint, turns TLS on",
     "ssl-https-client-certificate-file": "HTTP: client certificate, PEM",
     "ssl-https-client-certificate-type": "HTTP: `PEM`; DER is not supported yet",
@@ -133,7 +136,6 @@ PERF_FLAGS: dict[str, Key] = {key.name: key for key in (
     Key("num-of-sequences", "refused", "sequences of requests", "measure models without state"),
     Key("sequence-length", "refused", "sequences of requests", "measure models without state"),
     Key("sequence-id-range", "refused", "sequences of requests", "measure models without state"),
-    Key("streaming", "refused", "streamed replies", "leave it out: replies are timed whole", ("false",)),
     Key("grpc-compression-algorithm", "refused", "compressed requests", "leave it out", ("none",)),
     Key("http-header", "refused", "headers of one's own", "leave it out"),
     Key("bls-composing-models", "refused", _COMPOSING, "leave it out"),

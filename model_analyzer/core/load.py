@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Protocol = Literal["http", "grpc"]
+# infer: one reply a request. stream_infer (gRPC's ModelStreamInfer) and generate_stream (HTTP's generate extension): any number
+# of responses. generate: the generate extension with one.
+Call = Literal["infer", "stream_infer", "generate", "generate_stream"]
 # Requests in flight of an open loop at most, where it does not say.
 OPEN_LOOP_CONNECTIONS = 1024
 
@@ -78,7 +81,7 @@ class EncodedRequest:
     """One inference request as it goes over the wire, encoded once and replayed.
 
     http: `head` is the request line and headers incl. the blank line, `body` follows it.
-    grpc: `head` is the prefix of a gRPC message, `body` is a serialised ModelInferRequest.
+    grpc: `head` is the prefix of a gRPC message, `body` is a serialised ModelInferRequest, whichever the call.
     """
 
     head: bytes
@@ -92,6 +95,16 @@ class RequestSet:
     protocol: Protocol
     requests: tuple[EncodedRequest, ...]
     inferences: int
+    call: Call = "infer"
+
+
+def call_of(asked: Call | None, protocol: Protocol, decoupled: bool) -> Call:
+    """How a model is called: as asked (None: nothing was), else as its kind needs it."""
+    if asked is not None:
+        return asked
+    if not decoupled:
+        return "infer"
+    return "stream_infer" if protocol == "grpc" else "generate_stream"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,15 @@ def _server_time(tag: str, name: str, counter: str) -> Metric:
     return Metric(tag, header, "ms", MS, "lower", "phase", meaning, (counter,))
 
 
-def _llm(tag: str, header: str) -> Metric:
-    what = "Streaming models; not measured yet."
-    return Metric(tag, header, "ms", MS, "lower", "phase", what, measured=False)
+def _llm(tag: str, header: str, what: str) -> Metric:
+    return Metric(tag, header, "ms", MS, "lower", "phase", what, ("client",))
+
+
+_ENDS = {"avg": "Mean", "min": "Smallest", "max": "Largest"}
+
+
+def _end(name: str) -> str:
+    return _ENDS.get(name) or f"{name[1:]}th percentile of the"
 
 
 _QUANTILES = ("avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25")
@@ -184,10 +190,19 @@ _ALL: tuple[Metric, ...] = (
     Metric("requests_delayed", "Requests Delayed", "requests", 1, "lower", "phase",
            "Open loop: requests that were due while max_concurrency others were in flight, and waited.", ("client",), digits=0),
     Metric("measured_seconds", "Measured (s)", "s", 1, "", "phase", "Measured time, warm-up excluded.", ("client",), digits=2),
-    *(_llm(f"time_to_first_token_{q}", f"{q if q[0] == 'p' else q.title()} Time To First Token (ms)") for q in _QUANTILES),
-    *(_llm(f"inter_token_latency_{q}", f"{q if q[0] == 'p' else q.title()} Inter Token Latency (ms)") for q in _QUANTILES),
-    Metric("output_token_throughput", "Output Token Throughput (infer/sec)", "tokens/s", 1, "higher", "phase",
-           "Streaming models; not measured yet.", digits=1, measured=False),
+    *(_llm(f"time_to_first_token_{q}", f"{q if q[0] == 'p' else q.title()} Time To First Token (ms)",
+           f"{_end(q)} time from just before a request's first byte is sent to its first response, streams only.")
+      for q in _QUANTILES),
+    *(_llm(f"inter_token_latency_{q}", f"{q if q[0] == 'p' else q.title()} Inter Token Latency (ms)",
+           f"{_end(q)} time between two responses that follow each other in a stream.")
+      for q in _QUANTILES),
+    Metric("output_token_throughput", "Output Token Throughput (infer/sec)", "responses/s", 1, "higher", "phase",
+           "Responses that came inside the measured time / measured seconds, streams only: a response is a token.",
+           ("client",), digits=1),
+    Metric("output_token_throughput_per_request", "Output Token Throughput per Request (tokens/sec)", "responses/s", 1,
+           "higher", "phase", "Mean over the successful requests of responses / latency, streams only.", ("client",), digits=1),
+    Metric("responses_per_request", "Responses per Request", "responses", 1, "", "phase",
+           "Mean number of responses of a successful request, streams only.", ("client",), digits=2),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.tag: metric for metric in _ALL}
@@ -240,6 +255,12 @@ OWN_INFERENCE_FIELDS = (
 REPEAT_FIELDS = ("repeats", "perf_throughput_repeats_cv", "perf_latency_p99_repeats_cv")
 # Before the last two of these, status and notes, where a load of the job is open.
 OPEN_LOOP_FIELDS = ("send_lag_p99", "send_lag_max", "requests_delayed")
+# Of a table with a phase whose replies are streamed, behind the columns that the job names.
+STREAM_FIELDS = (
+    "inter_token_latency_p99", "time_to_first_token_p99", "output_token_throughput",
+    "time_to_first_token_avg", "time_to_first_token_p50", "inter_token_latency_avg", "inter_token_latency_p50",
+    "output_token_throughput_per_request", "responses_per_request",
+)  # fmt: skip
 OWN_GPU_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",
     "gpu_energy", "gpu_fresh_samples", "gpu_refresh_interval", "gpu_model", "gpu_source", "status", "notes",

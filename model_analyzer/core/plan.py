@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from model_analyzer.core.load import InputSource, Load
+from model_analyzer.core.load import Call, InputSource, Load
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.model_config import combinations
 from model_analyzer.core.variant import ServerSettings, Variant, canonical_json
@@ -26,6 +26,8 @@ class ModelPlan(Protocol):
     @property
     def input_source(self) -> InputSource: ...  # noqa: D102
     @property
+    def call(self) -> Call | None: ...  # noqa: D102
+    @property
     def model_config_parameters(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
     def request_count(self) -> int | None: ...  # noqa: D102
@@ -37,7 +39,10 @@ class ModelPlan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One model variant x batch size x load: one row. `id` is the content hash of all that affects its result."""
+    """One model variant x batch size x load: one row. `id` is the content hash of all that affects its result.
+
+    call: how the model is to be called; None: as its kind needs it.
+    """
 
     id: str
     variant: Variant
@@ -45,6 +50,7 @@ class Phase:
     load: Load
     source: InputSource
     protocol: WireProtocol
+    call: Call | None = None
 
     def __str__(self) -> str:
         return f"{self.variant.name} batch {self.batch_size} {self.load}"
@@ -105,8 +111,9 @@ def _phases(model: ModelPlan, variant: Variant, protocol: WireProtocol, conditio
                 "source": asdict(model.input_source),
                 "protocol": protocol,
                 "conditions": conditions,
+                **({} if model.call is None else {"call": model.call}),
             }
-            yield Phase(content_id(content), variant, batch_size, load, model.input_source, protocol)
+            yield Phase(content_id(content), variant, batch_size, load, model.input_source, protocol, model.call)
 
 
 def content_id(content: Mapping[str, Any]) -> str:

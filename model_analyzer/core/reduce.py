@@ -17,6 +17,7 @@ from model_analyzer.core.remarks import remarks
 from model_analyzer.core.repeats import by_repeat, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
+from model_analyzer.core.streams import stream_values
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
 QUANTILES = {"perf_latency_p50": 0.50, "perf_latency_p90": 0.90, "perf_latency_p95": 0.95, "perf_latency_p99": 0.99}
@@ -161,11 +162,14 @@ def _client_values(
         "measured_seconds": seconds,
     }
     values["perf_latency"] = values["perf_latency_p99"]
+    streamed, stream_reasons = stream_values((piece.stats.stream for piece in slices), latency.count, seconds)
+    values |= streamed
     reasons = dict.fromkeys(("perf_latency_avg", "perf_latency_max", "perf_latency", *QUANTILES), "no reply")
     reasons |= dict.fromkeys(("perf_throughput", "client_cpu"), "nothing was measured")
     reasons["perf_throughput_ci"] = f"{len(slices)} slices with {latency.count} replies are too few for an interval"
     reasons["perf_latency_p99_ci"] = f"no interval: {why_no_p99([piece.stats for piece in slices])}"
-    return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
+    absent = {tag: reason for tag, reason in reasons.items() if values[tag] is None}
+    return values, absent | stream_reasons
 
 
 def _few_replies(count: int) -> list[str]:

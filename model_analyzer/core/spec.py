@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from model_analyzer.core import model_config
-from model_analyzer.core.load import InputSource, Load, SharedMemory, Tls
+from model_analyzer.core.load import Call, InputSource, Load, SharedMemory, Tls
 from model_analyzer.core.metric import (
     COLUMNS,
     DEFAULT_GPU_FIELDS,
@@ -26,6 +26,7 @@ from model_analyzer.core.values import (
     OBJECTIVES_SCHEMA,
     TEXTS_SCHEMA,
     Wrong,
+    call_asked,
     cpu_list,
     endpoint,
     environment,
@@ -440,6 +441,7 @@ class JobSpec(_Strict):
             request_intervals=intervals,
             request_count=int(flags.get("request-count", self.request_count)) or None,
             input_source=input_source(flags, self.shared_memory, self.output_shared_memory_size),
+            call=call_asked(flags, self.client_protocol),
             tls=tls_of(flags, self.client_protocol, self.endpoint),
             model_config_parameters=model.model_config_parameters,
             cpu_only=model.cpu_only,
@@ -487,6 +489,12 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
         fix = "name the folder of the models (only the remote launch mode can do without)"
         yield ("model_repository", "triton_launch_mode"), "model_repository", "model_repository is missing", fix
     yield from _endpoint_faults(spec)
+    for model in spec.models():
+        if spec.client_protocol == "grpc" and model.call is not None and model.call.startswith("generate"):
+            what = f"endpoint /{model.call} of {model.name} is HTTP's, and client_protocol is grpc"
+            fix = "set client_protocol: http, or leave endpoint out: streaming works over gRPC, too"
+            yield ("perf_analyzer_flags", "client_protocol", "profile_models"), "perf_analyzer_flags", what, fix
+            break
     if spec.weighting is not None:
         what = "weighting stands for all models, and it weighs them against each other"
         yield ("weighting",), "weighting", what, "give it to a model, in profile_models"
@@ -561,6 +569,7 @@ class ResolvedModel:
     batch_sizes: tuple[int, ...]
     loads: tuple[Load, ...]
     input_source: InputSource
+    call: Call | None
     tls: Tls | None
     model_config_parameters: Mapping[str, Any]
     cpu_only: bool

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_analyzer.core.histogram import RESOLUTION, Histogram, least_count
 from model_analyzer.core.motion import Motion, motion
+from model_analyzer.core.streams import StreamStats
 
 # The 97.5 % quantile of Student's t for 1, 2, ... 30 degrees of freedom.
 T975 = (
@@ -44,7 +45,7 @@ STEADY_ODDS = (0.05, 20.0)
 class SliceStats:
     """The successes of one slice: its length, completions in each whole window of it, their latencies.
 
-    start_ns: when it began, on a clock that only ever steps back when the machine starts again; None: right after the
+    stream: of streamed replies; None: each request has one. start_ns: when it began, on a clock that only ever steps back when the machine starts again; None: right after the
     slice before.
     """
 
@@ -53,17 +54,24 @@ class SliceStats:
     windows: tuple[int, ...]
     latency: Histogram
     start_ns: int | None = None
+    stream: StreamStats | None = None
 
     @classmethod
     def of(
-        cls, done_ns: NDArray[np.int64], latency_ns: NDArray[np.int64], start_ns: int, end_ns: int, window_ns: int
+        cls,
+        done_ns: NDArray[np.int64],
+        latency_ns: NDArray[np.int64],
+        start_ns: int,
+        end_ns: int,
+        window_ns: int,
+        stream: StreamStats | None = None,
     ) -> SliceStats:
         """From completion times and latencies, int64 [n], all with start_ns <= done_ns < end_ns."""
         whole = (end_ns - start_ns) // window_ns
         number = (done_ns - start_ns) // window_ns
         windows = np.bincount(number[number < whole], minlength=whole)
         counts = tuple(int(count) for count in windows)
-        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns)
+        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns, stream)
 
     @property
     def count(self) -> int:
@@ -83,13 +91,17 @@ class SliceStats:
             "windows": list(self.windows),
             "latency": self.latency.to_json(),
             "start_ns": self.start_ns,
+            **({} if self.stream is None else {"stream": self.stream.to_json()}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SliceStats:
         """The inverse of `to_json`."""
         latency = Histogram.from_json(data["latency"])
-        return cls(data["duration_ns"], data["window_ns"], tuple(data["windows"]), latency, data.get("start_ns"))
+        stream = StreamStats.from_json(data["stream"]) if "stream" in data else None
+        return cls(
+            data["duration_ns"], data["window_ns"], tuple(data["windows"]), latency, data.get("start_ns"), stream
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from model_analyzer.core.load import InputSource, Protocol, SharedMemory, Tls
+from model_analyzer.core.load import Call, InputSource, Protocol, SharedMemory, Tls
 
 _RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*(?::\s*(\d+)\s*)?$")
 _CPUS = re.compile(r"^\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?$")
@@ -325,7 +325,8 @@ def _named(name: Any, settings: Any) -> Any:
 
 
 _ADDITIVE = ("input-data", "shape")
-_SWITCHES = ("ssl-grpc-use-ssl", "ssl-https-verify-peer")
+_SWITCHES = ("ssl-grpc-use-ssl", "ssl-https-verify-peer", "streaming")
+ENDPOINTS = ("infer", "generate", "generate_stream")
 _TYPES = ("ssl-https-client-certificate-type", "ssl-https-private-key-type")
 _FILES = (
     "request-intervals",
@@ -374,6 +375,8 @@ def _perf_flag_fault(name: str, value: Any) -> tuple[str, str] | None:
         return f"request-count is {shown(value)}", "use a number of requests"
     if name == "request-distribution" and value not in ("constant", "poisson"):
         return f"request-distribution is {shown(value)}", "use constant or poisson"
+    if name == "endpoint" and value not in ENDPOINTS:
+        return f"endpoint is {shown(value)}", f"use {', '.join(ENDPOINTS[:-1])} or {ENDPOINTS[-1]}"
     if name in _TYPES and text.upper() != "PEM":
         return f"not supported yet: {name} {text}", "instead use PEM; `openssl x509` and `openssl pkey` convert"
     if name in _FILES and (not isinstance(value, str) or not text or "\0" in text):
@@ -410,6 +413,17 @@ def input_source(flags: Mapping[str, Any], shared: str = "none", output_bytes: i
         None if text is None else str(text),
         SharedMemory(room) if kind == "system" else None,
     )
+
+
+def call_asked(flags: Mapping[str, Any], protocol: Protocol) -> Call | None:
+    """How a model is to be called, from perf_analyzer's streaming and endpoint; None: as its kind needs it."""
+    streaming = _true(flags.get("streaming", False))
+    endpoint = str(flags.get("endpoint", "infer"))
+    if endpoint != "infer":
+        return "generate_stream" if streaming or endpoint == "generate_stream" else "generate"
+    if not streaming:
+        return None
+    return "stream_infer" if protocol == "grpc" else "generate_stream"
 
 
 def _shape(text: Any) -> tuple[str, tuple[int, ...]]:

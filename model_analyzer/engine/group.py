@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.histogram import Histogram
-from model_analyzer.core.load import LoadOrder, RequestSet, Tls
+from model_analyzer.core.load import LoadOrder, RequestSet, Tls, call_of
 from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
@@ -205,7 +205,12 @@ class GroupDriver:
     def _encode(self, phase: Phase, info: ModelInfo) -> RequestSet | InputError:
         try:
             return self._parts.encoder.encode(
-                info, phase.batch_size, phase.source, phase.protocol, self._address(phase)
+                info,
+                phase.batch_size,
+                phase.source,
+                phase.protocol,
+                self._address(phase),
+                call_of(phase.call, phase.protocol, info.decoupled),
             )
         except InputError as error:
             return error
@@ -367,8 +372,9 @@ KEEP_PAGES_NS = 300_000_000_000
 
 def _unfit(phase: Phase, info: ModelInfo) -> str | None:
     """Why the model cannot take this phase, if it cannot."""
-    if info.decoupled:
-        return "the model is decoupled (several replies a request), which is not supported yet"
+    call = call_of(phase.call, phase.protocol, info.decoupled)
+    if call.startswith("generate") and phase.batch_size > 1:
+        return f"batch size {phase.batch_size}, but the generate extension takes one inference a request; gRPC takes batches"
     if info.max_batch_size == 0 and phase.batch_size > 1:
         return f"batch size {phase.batch_size}, but the model does not batch (max_batch_size 0)"
     if info.max_batch_size and phase.batch_size > info.max_batch_size:

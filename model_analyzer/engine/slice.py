@@ -17,10 +17,11 @@ from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
 from model_analyzer.core.stopping import slice_seconds, whole_rounds
+from model_analyzer.core.streams import StreamStats
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
-from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
+from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress, Streamed
 
 WINDOW_NS = 50_000_000
 WARMUP_MAX_S = 3.0
@@ -65,6 +66,7 @@ class Seen:
     done: list[NDArray[np.int64]] = field(default_factory=list)
     latency: list[NDArray[np.int64]] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    streamed: list[Streamed] = field(default_factory=list)
     last: LoadBatch | None = None
     send_lags: list[NDArray[np.int64]] = field(default_factory=list)
     delayed: int = 0
@@ -82,6 +84,8 @@ class Seen:
         """
         self.done.append(batch.done_ns)
         self.latency.append(batch.latency_ns)
+        if batch.streamed is not None:
+            self.streamed.append(batch.streamed)
         if until_ns is None or batch.end_ns <= until_ns:
             self.failures.update(batch.failures)
             self.send_lags.append(batch.send_lags_ns)
@@ -317,4 +321,22 @@ def _receive_until(batches: Iterator[LoadBatch], seen: Seen, time_ns: int) -> No
 def _stats(seen: Seen, start_ns: int, end_ns: int) -> SliceStats:
     done, latency = np.concatenate(seen.done), np.concatenate(seen.latency)
     inside = (done >= start_ns) & (done < end_ns)
-    return SliceStats.of(done[inside], latency[inside], start_ns, end_ns, WINDOW_NS)
+    stream = _stream_stats(seen.streamed, latency[inside], inside, (start_ns, end_ns)) if seen.streamed else None
+    return SliceStats.of(done[inside], latency[inside], start_ns, end_ns, WINDOW_NS, stream)
+
+
+def _stream_stats(
+    streamed: list[Streamed], latency_ns: NDArray[np.int64], inside: NDArray[np.bool_], span_ns: tuple[int, int]
+) -> StreamStats:
+    """A response belongs to the slice in which it came, as a reply does, whichever its stream is."""
+
+    def within(at_ns: list[NDArray[np.int64]], waits_ns: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        at, waits = np.concatenate(at_ns), np.concatenate(waits_ns)
+        return waits[(at >= span_ns[0]) & (at < span_ns[1])]
+
+    return StreamStats.of(
+        within([each.first_at_ns for each in streamed], [each.first_ns for each in streamed]),
+        within([each.gap_at_ns for each in streamed], [each.gap_ns for each in streamed]),
+        np.concatenate([each.responses for each in streamed])[inside],
+        latency_ns,
+    )

@@ -43,7 +43,11 @@ def _allow_many_sockets() -> None:
 
 
 def _drive(order: Order, control: socket.socket, tally: Tally) -> None:
-    if order.protocol == "grpc":
+    if order.call == "stream_infer":
+        from model_analyzer.loadgen.grpc_stream import drive
+    elif order.call.startswith("generate"):
+        from model_analyzer.loadgen.http_generate import drive
+    elif order.protocol == "grpc":
         from model_analyzer.loadgen.grpc import drive
     else:
         from model_analyzer.loadgen.http import drive

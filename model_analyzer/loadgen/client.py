@@ -26,7 +26,7 @@ import numpy as np
 from model_analyzer.core.load import LoadOrder
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.merge import SILENCE_NS, Merger
-from model_analyzer.ports import LoadBatch, WorkerUse
+from model_analyzer.ports import LoadBatch, Streamed, WorkerUse
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
@@ -202,6 +202,7 @@ class _Child:
         message = {
             "number": number,
             "protocol": order.requests.protocol,
+            "call": order.requests.call,
             "address": order.address,
             "kind": order.load.kind,
             "value": order.load.value,
@@ -269,12 +270,13 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:
-    values, n = np.frombuffer(data, "<i8"), header["n"]
+    arrays = np.split(np.frombuffer(data, "<i8"), np.cumsum(_sizes(header))[:-1])
+    done_ns, latency_ns, send_lags_ns, *streamed = arrays
     return LoadBatch(
         end_ns=header["end_ns"],
-        done_ns=values[:n],
-        latency_ns=values[n : 2 * n],
-        send_lags_ns=values[2 * n :],
+        done_ns=done_ns,
+        latency_ns=latency_ns,
+        send_lags_ns=send_lags_ns,
         failures=header["failures"],
         cpu_ns=header["cpu_ns"],
         lag_ns=header["lag_ns"],
@@ -282,7 +284,15 @@ def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:
         inflight=header["inflight"],
         backlog=header["backlog"],
         workers=(WorkerUse(header["cpu_ns"], header["wait_ns"], header["replies"]),),
+        streamed=Streamed(*streamed) if streamed else None,
     )
+
+
+def _sizes(header: dict[str, Any]) -> list[int]:
+    """How long each array of a frame is."""
+    n = header["n"]
+    streamed = [n, *[header["first"]] * 2, *[header["gaps"]] * 2] if "first" in header else []
+    return [n, n, header["sent"], *streamed]
 
 
 def _drain(fd: int, worker: int, frames: Frames) -> None:
@@ -290,7 +300,7 @@ def _drain(fd: int, worker: int, frames: Frames) -> None:
     with os.fdopen(fd, "rb") as pipe, suppress(EOFError):
         while True:
             header = json.loads(_exactly(pipe, struct.unpack("<I", _exactly(pipe, 4))[0]))
-            frames.put((worker, (header, _exactly(pipe, 8 * (2 * header["n"] + header["sent"])))))
+            frames.put((worker, (header, _exactly(pipe, 8 * sum(_sizes(header))))))
     frames.put((worker, None))
 
 

@@ -88,8 +88,7 @@ class GrpcReply:
 
     def _message_problem(self) -> str | None:
         if self.compressed:
-            encoding = self.headers.encoding if self.headers is not None else ""
-            return f"compressed reply ({encoding or 'no grpc-encoding'}): none was asked for"
+            return self._compressed()
         if len(self._prefix) < PREFIX:
             return "malformed reply: no message in it"
         if self._left:
@@ -98,10 +97,14 @@ class GrpcReply:
             return "malformed reply: more than one message in it"
         return message_problem(self.message, self.length)
 
+    def _compressed(self) -> str:
+        encoding = self.headers.encoding if self.headers is not None else ""
+        return f"compressed reply ({encoding or 'no grpc-encoding'}): none was asked for"
+
 
 def message_problem(message: bytes | bytearray, length: int) -> str | None:
     """Why a message is no ModelInferResponse with outputs; None when it is one. message: its first KEEP bytes."""
-    numbers, end, proper = _walk(message, length)
+    numbers, end, proper = fields_of(message, length)
     if not proper or MODEL_NAME not in numbers:
         return "malformed reply: no ModelInferResponse"
     if OUTPUTS not in numbers and end >= length:
@@ -113,33 +116,33 @@ def before_contents(message: bytes | bytearray, length: int) -> int:
     """How many bytes of a message come before the first tensor's own: names, datatypes, shapes, and how long it is."""
     at = 0
     while at < len(message):
-        number, after = _field(message, at)
+        number, after = field_at(message, at)
         if number >= RAW_CONTENTS or after > length:
-            return min(_payload(message, at)[0], len(message))
+            return min(payload_at(message, at)[0], len(message))
         at = after
     return at
 
 
-def _walk(message: bytes | bytearray, length: int) -> tuple[set[int], int, bool]:
+def fields_of(message: bytes | bytearray, length: int) -> tuple[set[int], int, bool]:
     """Numbers of the fields that begin in `message`, where the last one ends, and whether all are as they must be."""
     numbers: set[int] = set()
     at = 0
     while at < len(message):
-        number, at = _field(message, at)
+        number, at = field_at(message, at)
         numbers.add(number)
         if not MODEL_NAME <= number <= RAW_CONTENTS or at > length:
             return numbers, at, False
     return numbers, at, True
 
 
-def _field(message: bytes | bytearray, at: int) -> tuple[int, int]:
+def field_at(message: bytes | bytearray, at: int) -> tuple[int, int]:
     """Number of the field that begins at `at`, and where it ends. 0: no length-delimited field of one byte's tag."""
     tag = message[at]
-    start, size = _payload(message, at)
+    start, size = payload_at(message, at)
     return (tag >> 3 if tag & 7 == LENGTH_DELIMITED and size >= 0 else 0), start + size
 
 
-def _payload(message: bytes | bytearray, at: int) -> tuple[int, int]:
+def payload_at(message: bytes | bytearray, at: int) -> tuple[int, int]:
     """Where the payload of a field begins and how long it is. A length that is cut off ends beyond the bytes; -1: none is so long."""
     size, at, shift = 0, at + 1, 0
     while at < len(message) and shift < 35:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.loadgen.tally import REPORT_EVERY_NS
-from model_analyzer.ports import LoadBatch
+from model_analyzer.ports import LoadBatch, Streamed
 
 # What a batch has for each reply, in order of done_ns: cut, joined and put in order alike.
 PER_REPLY = ("done_ns", "latency_ns")
@@ -90,12 +91,40 @@ def _cut(batch: LoadBatch, end_ns: int) -> tuple[LoadBatch, LoadBatch]:
     """The replies of a batch up to `end_ns`, and the batch with those after it."""
     early = batch.done_ns <= end_ns
     columns = {name: getattr(batch, name) for name in PER_REPLY}
-    before = replace(batch, **{name: column[early] for name, column in columns.items()})
-    return before, replace(batch, **{name: column[~early] for name, column in columns.items()})
+    streams = (None, None) if batch.streamed is None else _cut_streams(batch.streamed, early, end_ns)
+    before = replace(batch, **{name: column[early] for name, column in columns.items()}, streamed=streams[0])
+    after = replace(batch, **{name: column[~early] for name, column in columns.items()}, streamed=streams[1])
+    return before, after
 
 
-def _joined(batches: Sequence[LoadBatch]) -> dict[str, NDArray[np.int64]]:
-    """Every reply of these batches, in order of done_ns."""
+def _cut_streams(streamed: Streamed, early: NDArray[np.bool_], end_ns: int) -> tuple[Streamed, Streamed]:
+    """The responses up to `end_ns`, and those after it. early: which of the replies are."""
+    first, gap = streamed.first_at_ns <= end_ns, streamed.gap_at_ns <= end_ns
+    before, after = (
+        Streamed(
+            streamed.responses[replies],
+            streamed.first_at_ns[firsts],
+            streamed.first_ns[firsts],
+            streamed.gap_at_ns[gaps],
+            streamed.gap_ns[gaps],
+        )
+        for replies, firsts, gaps in ((early, first, gap), (~early, ~first, ~gap))
+    )
+    return before, after
+
+
+def _joined(batches: Sequence[LoadBatch]) -> dict[str, Any]:
+    """Every reply of these batches, in order of done_ns, and every response of their streams."""
     columns = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in PER_REPLY}
     order = np.argsort(columns["done_ns"], kind="stable")
-    return {name: column[order] for name, column in columns.items()}
+    streams = [batch.streamed for batch in batches if batch.streamed is not None]
+    return {
+        **{name: column[order] for name, column in columns.items()},
+        "streamed": _joined_streams(streams, order) if streams else None,
+    }
+
+
+def _joined_streams(streams: Sequence[Streamed], order: NDArray[np.int64]) -> Streamed:
+    """order: of the replies, whose numbers of responses are put in it."""
+    whole = {each.name: np.concatenate([getattr(one, each.name) for one in streams]) for each in fields(Streamed)}
+    return Streamed(**{**whole, "responses": whole["responses"][order]})

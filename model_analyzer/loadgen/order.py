@@ -22,7 +22,7 @@ class Order:
 
     kind to intervals_ns: of the whole load (core.load.Load; intervals_ns: int64), of which it is worker number `worker` of
     `workers`. start_ns: when the schedule of an open loop begins, on CLOCK_MONOTONIC; None: at once. wires: whole requests,
-    head and body, in the order of this worker.
+    head and body, in the order of this worker. call: a core.load.Call.
     """
 
     number: int
@@ -42,6 +42,7 @@ class Order:
     worker: int = 0
     workers: int = 1
     start_ns: int | None = None
+    call: str = "infer"
 
     @property
     def scheduled(self) -> bool:

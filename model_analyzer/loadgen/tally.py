@@ -2,6 +2,8 @@
 
 A frame: 4 bytes length of the JSON header, the header, then `n` int64 times, `n` int64 latencies and `sent` int64 send
 lags (little endian).
+Of streams there follow `n` counts of responses, `first` times and `first` waits of first responses, `gaps` times and `gaps`
+waits of later ones.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ class Tally:
         self.send_lags: array[int] = array("q")
         self.delayed = 0
         self.lag_ns = 0
+        # Of streams: the responses of each success; when a first, and a later response came, and how long after what came before.
+        self.streams = False
+        self.responses: array[int] = array("q")
+        self.first_at: array[int] = array("q")
+        self.first: array[int] = array("q")
+        self.gap_at: array[int] = array("q")
+        self.gap: array[int] = array("q")
         self._failures: dict[str, int] = {}
         self._write = write
         self._order = order
@@ -41,6 +50,10 @@ class Tally:
         self._cpu_before = time.process_time_ns()
         self._waited_ns, self._waited_before = waited_ns, waited_ns()
         self.next_report_ns = time.monotonic_ns() + REPORT_EVERY_NS
+
+    def stream(self) -> None:
+        """Replies are streamed: from now on reports have their responses, too."""
+        self.streams = True
 
     def failed(self, message: str) -> None:
         """Count a failure; the messages of one report are bounded, in length (one line) and in number."""
@@ -64,8 +77,14 @@ class Tally:
             "replies": self._replies,
             "wait_ns": None if waited_ns is None or self._waited_before is None else waited_ns - self._waited_before,
         }
-        self._write(frame(self._order, header, self.done, self.latency, self.send_lags))
+        if self.streams:
+            header |= {"first": len(self.first), "gaps": len(self.gap)}
+        streamed = (self.responses, self.first_at, self.first, self.gap_at, self.gap)
+        self._write(frame(self._order, header, self.done, self.latency, self.send_lags, *streamed))
         self.done, self.latency, self.send_lags, self._failures = array("q"), array("q"), array("q"), {}
+        if self.streams:
+            self.responses, self.first_at, self.first = array("q"), array("q"), array("q")
+            self.gap_at, self.gap = array("q"), array("q")
         self.lag_ns = self.delayed = 0
         self.next_report_ns = now_ns + REPORT_EVERY_NS
 
@@ -76,10 +95,13 @@ class Tally:
         self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q"), array("q")))
 
 
-def frame(order: int, header: dict[str, Any], done: array[int], latency: array[int], lags: array[int]) -> bytes:
-    """One frame as bytes."""
+def frame(
+    order: int, header: dict[str, Any], done: array[int], latency: array[int], lags: array[int], *streamed: array[int]
+) -> bytes:
+    """One frame as bytes. streamed: the arrays that follow; empty where replies are whole."""
     text = json.dumps({**header, "order": order, "n": len(done), "sent": len(lags)}).encode()
-    return b"".join((struct.pack("<I", len(text)), text, done.tobytes(), latency.tobytes(), lags.tobytes()))
+    arrays = (done, latency, lags, *streamed)
+    return b"".join((struct.pack("<I", len(text)), text, *(each.tobytes() for each in arrays)))
 
 
 def run_queue() -> Callable[[], int | None]:

@@ -64,7 +64,7 @@ inference_output_fields:
 constraints:
   perf_latency_p99: 50
   perf_latency_p98: {max: 3}
-  inter_token_latency_p99: {max: 3}
+  perf_client_send_recv: {max: 3}
 export_path: ${NOPE}
 perf_analyzer_flags:
   shap: INPUT:3
@@ -94,7 +94,7 @@ profile_models:
         "job.yaml:9: output field 'perf_throughputt' is unknown; did you mean 'perf_throughput'?",
         "job.yaml:11: constraint perf_latency_p99 is 50; write {max: 50}",
         "job.yaml:12: metric 'perf_latency_p98' is unknown; did you mean 'perf_latency_p99'?",
-        "job.yaml:13: not supported yet: inter_token_latency_p99 (p99 Inter Token Latency (ms)); leave it out",
+        "job.yaml:13: not supported yet: perf_client_send_recv (Client Send/Recv (ms)); leave it out",
         "job.yaml:14: variable NOPE is not set; set it, or write ${NOPE:-default}",
         "job.yaml:16: unknown perf_analyzer flag 'shap'; did you mean 'shape'?",
         "job.yaml:17: not supported yet: ssl-https-private-key-type DER; instead use PEM; `openssl x509` and `openssl pkey` convert",
@@ -137,7 +137,7 @@ profile_models:
         ("profile_models: [a]\ntriton_server_flags: {log-verbose: [1]}\n", "job.yaml:4: log-verbose is a list; use one plain value"),
         ("profile_models: [a]\nobjectives: [perf_througput]\n", "job.yaml:4: metric 'perf_througput' is unknown; did you mean 'perf_throughput'?"),
         ("profile_models: [a]\ntriton_launch_mode: c_api\n", "job.yaml:4: not supported yet: triton_launch_mode c_api (the server as a library of the client); instead use embedded, local, docker or remote"),
-        ("profile_models: [a]\nmodel_type: LLM\n", "job.yaml:4: not supported yet: model_type (figures of streaming language models); instead leave it out: replies are timed whole"),
+        ("profile_models: [a]\ngenai_perf_flags: {streaming: true}\n", "job.yaml:4: not supported yet: genai_perf_flags (prompts made by GenAI-Perf); instead give the prompts as input-data in perf_analyzer_flags, and streaming there"),
         ("profile_models: [a]\nshared_memory: cuda\n", "job.yaml:4: shared_memory is cuda, which is not supported yet; use system: Triton copies it to the GPU"),
         ("profile_models: [a]\nshared_memory: [system]\n", "job.yaml:4: shared_memory is a list; use none or system"),
         ("profile_models: [a]\nperf_analyzer_flags: {shared-memory: cuda}\n", "job.yaml:4: shared-memory is cuda, which is not supported yet; use system: Triton copies it to the GPU"),

@@ -151,7 +151,7 @@ def test_there_are_jobs_to_check() -> None:
         "profile_models: [a]\nmodel_repository: /m\nmin_seconds: soon\n",
         "profile_models: [a]\nmodel_repository: /m\nclient_protocol: udp\n",
         "profile_models: {a: {batch_sizes: 1}}\nmodel_repository: /m\n",
-        "profile_models: [a]\nmodel_repository: /m\nmodel_type: LLM\n",
+        "profile_models: [a]\nmodel_repository: /m\ngenai_perf_flags: {streaming: true}\n",
         "profile_models: [a]\nmodel_repository: /m\nbatch_sizes: {start: 1, stop: 2, stride: 1}\n",
         "model_repository: /m\n",
     ],

@@ -112,6 +112,28 @@ def test_every_empty_metric_has_its_reason_in_the_notes(tmp_path: Path, gpu: str
     assert empty > 20
 
 
+def streamed() -> Measurement:
+    """A phase with streams."""
+    figures = {"time_to_first_token_p99": 12e6, "inter_token_latency_p99": 2e6, "output_token_throughput": 340.0}
+    plain = measured(phase("s"))
+    return replace(plain, values={**plain.values, **figures}, reasons={"time_to_first_token_avg": "gone"})
+
+
+def test_columns_of_streams_are_there_where_a_phase_was_streamed(tmp_path: Path) -> None:
+    ((row, plain), _, _) = written(tmp_path, [streamed(), measured(phase())])
+    assert list(row)[len(LAYOUT.inference_fields) :][:3] == [
+        "p99 Inter Token Latency (ms)", "p99 Time To First Token (ms)", "Output Token Throughput (infer/sec)",
+    ]  # fmt: skip
+    assert list(row.values())[len(LAYOUT.inference_fields) :][:3] == ["2.000", "12.000", "340.0"]
+    assert plain["Output Token Throughput (infer/sec)"] == ""
+    assert "each request has one reply: nothing is streamed" in plain["Notes"]
+    ((none,), _, _) = written(tmp_path, [measured(phase())])
+    assert not [column for column in none if "Token" in column]
+    asked = replace(LAYOUT, inference_fields=("model_name", "time_to_first_token_p90"))
+    ((row,), _, _) = written(tmp_path, [measured(phase())], asked)
+    assert [column for column in row if "Token" in column] == ["p90 Time To First Token (ms)"]
+
+
 def test_absent_is_empty_and_zero_is_zero() -> None:
     none = replace(measured(phase()), values={"perf_throughput": 0.0, "requests_failed": None}, reasons={})
     (row,) = inference_rows([none], LAYOUT)

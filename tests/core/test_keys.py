@@ -36,8 +36,9 @@ def test_every_key_of_a_model_is_a_field_or_answered_by_name() -> None:
 
 
 def test_every_flag_of_perf_analyzer_works_or_is_answered_by_name() -> None:
-    # perf_analyzer itself has two more that Triton Model Analyzer 1.58 does not pass on.
-    assert {*MA_PERF_FLAGS, "request-count", "warmup-request-count"} == {*PERF_FLAGS, *PERF_FLAGS_WORK}
+    # perf_analyzer itself has three more that Triton Model Analyzer 1.58 does not pass on.
+    own = {"request-count", "warmup-request-count", "endpoint"}
+    assert {*MA_PERF_FLAGS, *own} == {*PERF_FLAGS, *PERF_FLAGS_WORK}
     assert set(PERF_FLAGS) & set(PERF_FLAGS_WORK) == set()
 
 
@@ -65,7 +66,8 @@ def test_keys_of_a_launch_mode_are_keys() -> None:
     ("key", "value", "search_disabled", "expected"),
     [
         ("model_type", "generic", False, None),
-        ("model_type", "LLM", False, "fault"),
+        ("model_type", "LLM", False, None),
+        ("genai_perf_flags", {"streaming": "true"}, False, "fault"),
         ("run_config_search_mode", "brute", False, None),
         ("run_config_search_mode", "quick", False, "fault"),
         ("run_config_search_max_instance_count", 3, False, "fault"),

@@ -13,12 +13,14 @@ from model_analyzer.core.metric import (
     OWN_GPU_FIELDS,
     OWN_INFERENCE_FIELDS,
     OWN_SERVER_FIELDS,
+    STREAM_FIELDS,
     gpu_metrics,
     header,
     host_metrics,
     known_tags,
     nearest,
 )
+from model_analyzer.core.streams import stream_tags
 
 # Triton Model Analyzer 1.58: `tag` and `header()` of record/types/*.py.
 QUANTILES = ("avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25")
@@ -72,7 +74,7 @@ UPSTREAM_FIELDS = {
     "server": "model_name gpu_uuid gpu_used_memory gpu_utilization gpu_power_usage",
 }
 TABLES = {
-    "inference": (*DEFAULT_INFERENCE_FIELDS, *OWN_INFERENCE_FIELDS),
+    "inference": (*DEFAULT_INFERENCE_FIELDS, *STREAM_FIELDS, *OWN_INFERENCE_FIELDS),
     "gpu": (*DEFAULT_GPU_FIELDS, *OWN_GPU_FIELDS),
     "server": (*DEFAULT_SERVER_FIELDS, *OWN_SERVER_FIELDS),
 }
@@ -139,10 +141,16 @@ def test_what_is_scraped_says_from_where() -> None:
     assert all(metric.sources for metric in (*gpu_metrics(), *host_metrics()) if metric.tag not in derived)
 
 
-def test_language_model_metrics_are_known_but_not_measured() -> None:
+def test_what_is_known_but_not_measured_says_so() -> None:
     unmeasured = {tag for tag, metric in METRICS.items() if not metric.measured}
-    assert {"time_to_first_token_p99", "inter_token_latency_avg", "output_token_throughput"} <= unmeasured
+    assert unmeasured == {"perf_client_response_wait", "perf_client_send_recv"}
     assert all("not measured" in METRICS[tag].meaning for tag in unmeasured)
+
+
+def test_the_first_columns_of_streams_are_those_of_triton_model_analyzers_language_models() -> None:
+    # config/input/config_defaults.py, DEFAULT_LLM_INFERENCE_OUTPUT_FIELDS: behind the default fields.
+    assert STREAM_FIELDS[:3] == ("inter_token_latency_p99", "time_to_first_token_p99", "output_token_throughput")
+    assert set(STREAM_FIELDS) <= set(stream_tags()) <= set(METRICS)
 
 
 @pytest.mark.parametrize(

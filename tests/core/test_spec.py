@@ -50,6 +50,21 @@ def test_send_times_are_constant_or_poisson() -> None:
     assert model(request_rate=50, perf_analyzer_flags=poisson).loads == (Load("request_rate", 50, "poisson"),)
 
 
+# -- how models are called -----------------------------------------------------------------------------
+
+
+def test_the_generate_extension_is_https_alone() -> None:
+    flags = {"a": {"perf_analyzer_flags": {"endpoint": "generate_stream"}}, "b": None}
+    assert [one.call for one in job(profile_models=flags, client_protocol="http").models()] == ["generate_stream", None]
+    with pytest.raises(ValidationError, match="endpoint /generate_stream of a is HTTP's, and client_protocol is grpc"):
+        job(profile_models=flags, client_protocol="grpc")
+
+
+def test_an_endpoint_that_is_unknown_is_named() -> None:
+    with pytest.raises(ValidationError, match="use infer, generate or generate_stream"):
+        job(perf_analyzer_flags={"endpoint": "v1/chat"})
+
+
 # -- what a model has of the globals -------------------------------------------------------------------
 
 

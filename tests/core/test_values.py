@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from model_analyzer.core.load import InputSource, SharedMemory, Tls
+from model_analyzer.core.load import InputSource, Protocol, SharedMemory, Tls
 from model_analyzer.core.values import (
+    call_asked,
     gpus,
     input_source,
     models_of,
@@ -215,3 +216,20 @@ def test_tls_of_the_client(protocol: Any, endpoint: str, flags: dict[str, Any], 
 )  # fmt: skip
 def test_a_value_in_a_message_is_short(value: Any, expected: str) -> None:
     assert shown(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "protocol", "call"),
+    [
+        ({}, "grpc", None),
+        ({"streaming": "false"}, "grpc", None),
+        ({"endpoint": "infer"}, "http", None),
+        ({"streaming": True}, "grpc", "stream_infer"),
+        ({"streaming": "true"}, "http", "generate_stream"),
+        ({"endpoint": "generate"}, "http", "generate"),
+        ({"endpoint": "generate", "streaming": True}, "http", "generate_stream"),
+        ({"endpoint": "generate_stream"}, "http", "generate_stream"),
+    ],
+)
+def test_how_a_model_is_called(flags: dict[str, Any], protocol: Protocol, call: str | None) -> None:
+    assert call_asked(flags, protocol) == call

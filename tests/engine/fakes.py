@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from model_analyzer.core.gpus import GpuChoice
-from model_analyzer.core.load import EncodedRequest, InputSource, Load, LoadOrder, RequestSet
+from model_analyzer.core.load import Call, EncodedRequest, InputSource, Load, LoadOrder, RequestSet
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
@@ -190,7 +190,13 @@ class FakeEncoder:
         self.released.append(idle)
 
     def encode(
-        self, model: ModelInfo, batch_size: int, source: InputSource, protocol: WireProtocol, address: str
+        self,
+        model: ModelInfo,
+        batch_size: int,
+        source: InputSource,
+        protocol: WireProtocol,
+        address: str,
+        call: Call = "infer",
     ) -> RequestSet:
         if batch_size in self.unfit:
             raise InputError(model.name, self.unfit[batch_size], "give a shape")
@@ -198,7 +204,7 @@ class FakeEncoder:
             self.lost -= 1
             raise ServerError("127.0.0.1:8000", "does not answer", "see the server's log")
         self.encoded.append(batch_size)
-        return RequestSet(protocol, (EncodedRequest(b"head", b"body"),), batch_size)
+        return RequestSet(protocol, (EncodedRequest(b"head", b"body"),), batch_size, call)
 
 
 @dataclass

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
 from fakes import FakeSampler, Replies, World, group
 
-from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.load import Call, LoadOrder, Protocol
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.errors import ExportPathError, LoadGeneratorError
 
@@ -102,12 +103,32 @@ def test_a_model_that_does_not_batch_takes_batch_size_1_only(world: World) -> No
     assert world.statuses() == {(1, 1): "ok", (2, 1): "skipped"}
 
 
-def test_a_decoupled_model_is_skipped(world: World) -> None:
+@pytest.mark.parametrize(
+    ("decoupled", "protocol", "asked", "call"),
+    [
+        (False, "http", None, "infer"),
+        (False, "grpc", None, "infer"),
+        (True, "http", None, "generate_stream"),
+        (True, "grpc", None, "stream_infer"),
+        (False, "grpc", "stream_infer", "stream_infer"),
+        (True, "http", "generate", "generate"),
+    ],
+)
+def test_a_model_is_called_as_asked_or_as_its_kind_needs_it(
+    world: World, decoupled: bool, protocol: Protocol, asked: Call | None, call: Call
+) -> None:
+    world.server.decoupled = decoupled
+    phases = tuple(replace(phase, protocol=protocol, call=asked) for phase in group().phases)
+    world.run([replace(group(), phases=phases)])
+    assert {order.requests.call for order in world.generator.orders} == {call}
+
+
+def test_the_generate_extension_takes_no_batches(world: World) -> None:
     world.server.decoupled = True
-    (measurement,) = world.run([group()])
-    assert measurement.status == "skipped"
-    assert "decoupled" in measurement.notes[0]
-    assert world.generator.orders == []
+    world.run([group([1, 2])])
+    assert world.statuses() == {(1, 1): "ok", (2, 1): "skipped"}
+    (skipped,) = [each for each in world.store.measurements if each.status == "skipped"]
+    assert "the generate extension takes one inference a request" in skipped.notes[0]
 
 
 def test_requests_that_cannot_be_made_fail_their_batch_size_only(world: World) -> None:

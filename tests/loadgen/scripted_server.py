@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from model_analyzer.loadgen import grpc, http
+from model_analyzer.loadgen.__main__ import _drive
+from model_analyzer.loadgen.client import _batch
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.tally import Tally
 
@@ -198,6 +199,12 @@ class Seen:
     latency_ns: list[int] = field(default_factory=list)
     send_lags_ns: list[int] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    # Of streams: responses of each success; when a first and a later response came, and how long after what came before.
+    responses: list[int] = field(default_factory=list)
+    first_at_ns: list[int] = field(default_factory=list)
+    first_ns: list[int] = field(default_factory=list)
+    gap_at_ns: list[int] = field(default_factory=list)
+    gap_ns: list[int] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     drained_s: float = 0.0
@@ -211,11 +218,13 @@ class Seen:
         header = json.loads(data[4 : 4 + size])
         if "ended" in header:
             return
-        n = header["n"]
-        values = struct.unpack(f"<{2 * n + header['sent']}q", data[4 + size :])
-        self.done_ns += values[:n]
-        self.latency_ns += values[n : 2 * n]
-        self.send_lags_ns += values[2 * n :]
+        batch = _batch(header, data[4 + size :])
+        self.done_ns += batch.done_ns.tolist()
+        self.latency_ns += batch.latency_ns.tolist()
+        self.send_lags_ns += batch.send_lags_ns.tolist()
+        if batch.streamed is not None:
+            for name in ("responses", "first_at_ns", "first_ns", "gap_at_ns", "gap_ns"):
+                getattr(self, name).extend(getattr(batch.streamed, name).tolist())
         self.failures.update(header["failures"])
         self.reports.append(header)
 
@@ -237,8 +246,7 @@ def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s:
 
     def drive() -> None:
         try:
-            protocol = grpc if work.protocol == "grpc" else http
-            protocol.drive(work, theirs, Tally(seen.take, 1))
+            _drive(work, theirs, Tally(seen.take, 1))
         except Exception as error:  # told to the test
             seen.error = repr(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_analyzer.loadgen.merge import SILENCE_NS, Merger
-from model_analyzer.ports import LoadBatch, WorkerUse
+from model_analyzer.ports import LoadBatch, Streamed, WorkerUse
 
 MS = 1_000_000
 
@@ -135,3 +136,26 @@ def test_nothing_is_lost_doubled_or_out_of_order(each: Sequence[list[int]], rand
     assert done == sorted(time for times in each for time in times)
     assert sum(Counter(batch.failures)["f"] for batch in found) == 11 * len(each)
     assert all(time * MS <= batch.end_ns for batch in found for time in done_ms(batch))
+
+
+def test_responses_are_cut_by_their_own_times_and_counts_stay_with_their_replies() -> None:
+    def streamed(responses: list[int], first_ms: list[int], gap_ms: list[int]) -> Streamed:
+        first, gap = np.array(first_ms, np.int64) * MS, np.array(gap_ms, np.int64) * MS
+        return Streamed(np.array(responses, np.int64), first, first + 1, gap, gap + 2)
+
+    merger = Merger(2)
+    ahead = replace(told(200, [90, 180]), streamed=streamed([3, 4], [70], [150]))
+    behind = replace(told(100, [80]), streamed=streamed([5], [60], [61]))
+    (first,) = merged(merger, (0, ahead), (1, behind))
+    assert done_ms(first) == [80, 90]
+    assert first.streamed is not None
+    assert first.streamed.responses.tolist() == [5, 3]
+    assert sorted(first.streamed.first_at_ns.tolist()) == [60 * MS, 70 * MS]
+    assert sorted(first.streamed.first_ns.tolist()) == [60 * MS + 1, 70 * MS + 1]
+    assert first.streamed.gap_at_ns.tolist() == [61 * MS]
+    assert merger.ended(1) is None
+    rest = merger.ended(0)
+    assert rest is not None
+    assert rest.streamed is not None
+    assert (rest.streamed.responses.tolist(), rest.streamed.first_ns.tolist()) == ([4], [])
+    assert rest.streamed.gap_ns.tolist() == [150 * MS + 2]

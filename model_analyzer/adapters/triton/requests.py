@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import zlib
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
 from model_analyzer.adapters.triton.shared_memory import Layout, Places, Region, register, unregister
 from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi
-from model_analyzer.core.load import EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory, Tls
+from model_analyzer.core.load import Call, EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory, Tls
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
 
@@ -40,22 +41,29 @@ class TritonEncoder:
         self._shared: list[tuple[Region, WireApi]] = []
 
     def encode(
-        self, model: ModelInfo, batch_size: int, source: InputSource, protocol: Protocol, address: str
+        self,
+        model: ModelInfo,
+        batch_size: int,
+        source: InputSource,
+        protocol: Protocol,
+        address: str,
+        call: Call = "infer",
     ) -> RequestSet:
         """Distinct requests of `batch_size` inferences each, the same ones in every run.
 
         Raises InputError; ServerError where the server is gone that is to be told of their shared memory.
         """
         if source.shared_memory is not None:
+            _refuse_shared_memory(model, call)
             return RequestSet(protocol, self._share(model, batch_size, source, protocol, address), batch_size)
         requests: list[EncodedRequest] = []
         total = 0
         for tensors in _batches(model, batch_size, source):
-            requests.append(_encode(model, tensors, protocol, address))
+            requests.append(_encode(model, tensors, protocol, address, call=call))
             total += len(requests[-1].body)
             if total >= _most_bytes(source):
                 break
-        return RequestSet(protocol, tuple(requests), batch_size)
+        return RequestSet(protocol, tuple(requests), batch_size, call)
 
     def release(self, idle: bool = True) -> None:
         """Give shared memory back. Never raises.
@@ -74,9 +82,6 @@ class TritonEncoder:
     ) -> tuple[EncodedRequest, ...]:
         """Requests whose tensors lie in one new region that the server knows, each in places of its own."""
         assert source.shared_memory is not None
-        if model.decoupled:
-            what = "answers a request several times, and each reply would overwrite the one before in shared memory"
-            raise InputError(f"model {model.name}", what, "set shared_memory: none for it")
         layout = Layout()
         outputs = {output.name: _room(output, batch_size, source.shared_memory) for output in model.outputs}
         planned = []
@@ -97,6 +102,17 @@ class TritonEncoder:
             _encode(model, tensors, protocol, address, Places(region.name, inputs, outputs))
             for tensors, _, inputs, outputs in planned
         )
+
+
+def _refuse_shared_memory(model: ModelInfo, call: Call) -> None:
+    """Raises InputError where the replies have no one place each."""
+    if model.decoupled:
+        what = "answers a request several times, and each reply would overwrite the one before in shared memory"
+    elif call != "infer":
+        what = f"is called by {call}, which is measured without shared memory"
+    else:
+        return
+    raise InputError(f"model {model.name}", what, "set shared_memory: none for it")
 
 
 def _most_bytes(source: InputSource) -> int:
@@ -156,21 +172,46 @@ def _encode(
     protocol: Protocol,
     address: str,
     places: Places | None = None,
+    call: Call = "infer",
 ) -> EncodedRequest:
     """places: of its tensors in shared memory; None: they are part of the request and of its reply."""
     if protocol == "grpc":
         body = _grpc_body(model, tensors, places)
         # The prefix of a gRPC message: not compressed, and its length.
         return EncodedRequest(struct.pack(">BI", 0, len(body)), body)
+    if call != "infer":
+        return _http(model, address, call, ["Content-Type: application/json"], _generate_body(model, tensors))
     body, json_size = _http_body(model, tensors, places)
+    about = ["Content-Type: application/octet-stream", f"Inference-Header-Content-Length: {json_size}"]
+    return _http(model, address, call, about, body)
+
+
+def _http(model: ModelInfo, address: str, call: Call, about: list[str], body: bytes) -> EncodedRequest:
     lines = [
-        f"POST /v2/models/{quote(model.name, safe='')}/infer HTTP/1.1",
+        f"POST /v2/models/{quote(model.name, safe='')}/{call} HTTP/1.1",
         f"Host: {address}",
-        "Content-Type: application/octet-stream",
-        f"Inference-Header-Content-Length: {json_size}",
+        *about,
         f"Content-Length: {len(body)}",
     ]
     return EncodedRequest(("\r\n".join(lines) + "\r\n\r\n").encode(), body)
+
+
+def _generate_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """The generate extension's JSON: an input is its values as one list, without the batch dimension. Raises InputError."""
+    where = f"model {model.name}"
+    try:
+        values = {name: _listed(array) for name, array in tensors.items()}
+        return json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeDecodeError:
+        raise InputError(where, "has BYTES that are no UTF-8 text", "/generate takes texts; use gRPC") from None
+    except ValueError:
+        raise InputError(where, "has values that JSON has not (NaN, infinity)", "use others, or gRPC") from None
+
+
+def _listed(array: NDArray[Any]) -> Any:
+    """One value as it is: models that take one text or number want no list."""
+    flat = [item.decode() if isinstance(item, bytes) else item for item in array.ravel().tolist()]
+    return flat[0] if len(flat) == 1 else flat
 
 
 def _inputs(

@@ -132,6 +132,33 @@ def test_an_http_request_is_whole_and_names_its_host_and_model() -> None:
     assert document["inputs"][0]["name"] == "INPUT"
 
 
+def test_a_request_of_the_generate_extension_is_a_json_object_without_a_batch_dimension() -> None:
+    inputs = (TensorInfo("N", "INT32", (1,)), TensorInfo("TEXT", "BYTES", (1,)), TensorInfo("V", "FP32", (2, 2)))
+    source = InputSource("zero", string_data="caf\u00e9")
+    made = TritonEncoder().encode(described(*inputs), 1, source, "http", "127.0.0.1:8000", "generate_stream")
+    head = made.requests[0].head.decode()
+    assert made.call == "generate_stream"
+    assert head.startswith("POST /v2/models/m/generate_stream HTTP/1.1\r\n")
+    assert "Content-Type: application/json\r\n" in head
+    assert f"Content-Length: {len(made.requests[0].body)}\r\n\r\n" in head
+    assert json.loads(made.requests[0].body) == {"N": 0, "TEXT": "caf\u00e9", "V": [0.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "problem"),
+    [
+        (TensorInfo("T", "BYTES", (1,)), [{"b64": "/w=="}], "BYTES that are no UTF-8 text"),
+        (TensorInfo("V", "FP32", (1,)), [float("nan")], "values that JSON has not"),
+    ],
+)
+def test_what_the_generate_extension_cannot_say_is_an_error(
+    tmp_path: Path, tensor: TensorInfo, value: Any, problem: str
+) -> None:
+    source = data_file(tmp_path, {tensor.name: value})
+    with pytest.raises(InputError, match=problem):
+        TritonEncoder().encode(described(tensor), 1, source, "http", "127.0.0.1:8000", "generate")
+
+
 # -- on the real Triton ----------------------------------------------------------------------------
 
 
