@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from model_analyzer.adapters.fingerprint import fingerprint
 from model_analyzer.adapters.gpu_locks import GpuLocks
 from model_analyzer.adapters.intervals import read_intervals
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
+from model_analyzer.adapters.rest import Rest
 from model_analyzer.adapters.resume import elsewhere, take_over
 from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
@@ -39,10 +41,21 @@ from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
-from model_analyzer.errors import CONSTRAINTS_UNMET, PHASES_FAILED, Fault, Interrupted, SpecError
+from model_analyzer.errors import (
+    CONSTRAINTS_UNMET,
+    PHASES_FAILED,
+    AnalyzerError,
+    ExportPathError,
+    Fault,
+    Interrupted,
+    SpecError,
+)
 from model_analyzer.interrupt import Interruption, interruptible
 from model_analyzer.ports import GpuClaims, Progress, Sampler, Server
 
+# The tables of a large run take seconds to write. Beyond TABLES_SHORT_S each time, it takes no more of the run than
+# TABLES_SHARE; they are written at its end in any case.
+TABLES_SHARE, TABLES_SHORT_S = 0.02, 0.2
 # A pod's grace period is 30 s, a person's patience shorter: an interrupted run gives the server so long.
 INTERRUPTED_GRACE_S = 1.5
 
@@ -213,21 +226,34 @@ class Tables:
 
     def __init__(self, layout: tables.Layout, contents: store.Contents, job: Job, interruption: Interruption) -> None:
         self._layout, self._contents, self._job, self._interruption = layout, contents, job, interruption
+        self._rest = Rest(TABLES_SHARE, TABLES_SHORT_S)
+        self._late = False
 
     def refresh(self) -> None:
-        """Rewrite them. Raises ExportPathError; Interrupted where a signal was lost on its way."""
+        """Rewrite them, now or later. Raises ExportPathError; Interrupted where a signal was lost on its way."""
         self._interruption.check()
-        self.write()
+        if self._rest.is_over():
+            self.write()
+        else:
+            self._late = True
+
+    def finish(self) -> None:
+        """Rewrite them where the store has more, in the clean-up of an interrupted run too. Raises ExportPathError."""
+        if self._late:
+            self.write()
 
     def write(self) -> None:
-        """Rewrite them, in the clean-up of an interrupted run too. Raises ExportPathError."""
+        """Rewrite them. Raises ExportPathError."""
         baselines = [one for id_, one in self._contents.baselines.items() if id_ == self._job.baseline_id]
-        tables.write_csvs(self._job.export_path, self._layout, self.measurements(), baselines)
+        with self._rest.after():
+            tables.write_csvs(self._job.export_path, self._layout, self.measurements(), baselines)
+        self._late = False
 
-    def measurements(self) -> list[Measurement]:
-        """Those of the job, in the order of its plan."""
+    def measurements(self) -> Sequence[Measurement]:
+        """Those of the job, in the order of its plan; read one after the other, each time."""
         measured, asked = self._contents.measurements, self._job.spec.repeats
-        return [as_asked(measured[i], asked) for i in self._job.phase_ids if i in measured]
+        ids = [i for i in self._job.phase_ids if i in measured]
+        return store.Ordered(measured, ids, lambda m: as_asked(m, asked))
 
 
 def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
@@ -266,9 +292,14 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         try:
             remove_leftovers(progress.say)
             _run(job, opened, outputs, progress, search, interruption, claims)
+            outputs.finish()
         except Interrupted:
             # It may have come between the store's line and the tables.
             outputs.write()
+            raise
+        except AnalyzerError:
+            with suppress(ExportPathError):  # what ended the run is told
+                outputs.finish()
             raise
         finally:
             progress.end()
@@ -286,9 +317,9 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
 
 def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
     """Phase id -> how many of its repeats need not be measured any more: all where it is finished."""
-    measured, asked = contents.measurements, job.spec.repeats
+    known, asked, pieces = contents.outcomes, job.spec.repeats, contents.pieces
     return {
-        each: asked if enough(measured.get(each), asked) else begun(measured.get(each), contents.slices.get(each, ()))
+        each: asked if enough(known.get(each), asked) else begun(known.get(each), pieces.get(each, ()))
         for each in job.phase_ids
     }
 

@@ -7,6 +7,7 @@ import fcntl
 import glob
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from model_analyzer.adapters.container import remedy_for_folder
 from model_analyzer.errors import ExportPathError
 
 
-def write_atomically(path: Path, text: str, root: Path | None = None) -> None:
+def write_atomically(path: Path, text: str | Iterable[str], root: Path | None = None) -> None:
     """Replace `path` by `text` in one step: a reader sees the old file or the new one. Raises ExportPathError.
 
+    text: whole, or piece by piece.
     root: a folder that has to be there already; without it, all missing folders are made.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -26,14 +28,16 @@ def write_atomically(path: Path, text: str, root: Path | None = None) -> None:
         if path.parent != root:
             path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
-        raise cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
 
 
 def remove_drafts(path: Path) -> None:

@@ -29,12 +29,11 @@ def take_over(
             said.append(f"{error}; what it holds is measured again")
             continue
         other.here = opened.contents.here
-        ours = opened.contents.measurements
-        for phase_id, measurement in other.measurements.items():
-            known = ours.get(phase_id)
+        ours, theirs = opened.contents.outcomes, other.measurements
+        for phase_id, outcome in other.outcomes.items():
             # One of fewer repeats is of no use without its slices, which stay where they are.
-            if phase_id in wanted and enough(measurement, asked) and not enough(known, asked):
-                opened.add_measurement(measurement)
+            if phase_id in wanted and enough(outcome, asked) and not enough(ours.get(phase_id), asked):
+                opened.add_measurement(theirs[phase_id])
                 taken += 1
         if phase_ids and baseline_id in other.baselines and baseline_id not in opened.contents.baselines:
             opened.add_baseline(other.baselines[baseline_id])
@@ -47,7 +46,7 @@ def take_over(
 
 def elsewhere(contents: store.Contents, phase_ids: Sequence[str]) -> list[str]:
     """What to say of phases that were measured on other GPU types only."""
-    here, measured, wanted = contents.here, contents.measurements, frozenset(phase_ids)
+    here, measured, wanted = contents.here, contents.outcomes, frozenset(phase_ids)
     aside = [key for key in contents.rows if key[0] in wanted and key[0] not in measured and not holds(key[1], here)]
     if not aside:
         return []

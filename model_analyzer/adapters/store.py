@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,7 +37,102 @@ _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
 
 
-@dataclass(slots=True)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Place(NamedTuple):
+    """Where a record stands in the file: its line, and the bytes of its data. repeat: of a slice."""
+
+    line: int
+    start: int
+    length: int
+    repeat: int = 0
+
+
+class Outcome(NamedTuple):
+    """What is known of a measurement without reading it."""
+
+    place: Place
+    status: str
+    repeats: int
+
+
+class Lines:
+    """The records of a store's file, read again when they are asked for.
+
+    A store of thousands of phases is larger than what a run should hold; most of it is never looked at again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def load(self, place: Place, parse: Callable[[bytes], V]) -> V:
+        """One record's data. Raises ExportPathError."""
+        try:
+            if self._fd is None:
+                # It stays open while this is used: the file may be replaced meanwhile, and these places are of this one.
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, self._fd)
+            data = os.pread(self._fd, place.length, place.start)
+        except OSError as error:
+            raise ExportPathError(
+                str(self._path), f"cannot be read ({error.strerror})", "mend its permissions"
+            ) from error
+        with self.sound(place.line):
+            return parse(data)
+
+    @contextmanager
+    def sound(self, line: int) -> Iterator[None]:
+        """Whatever is wrong with a record inside is an ExportPathError that names its line."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError, ValidationError, zlib.error) as error:
+            what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
+            raise ExportPathError(
+                f"{self._path}:{line}", what, "move the file away, or use another --export-path"
+            ) from None
+
+
+class Stored(Mapping[K, V]):
+    """A mapping whose values are read when they are asked for, each time."""
+
+    def __init__(self, keys: Mapping[K, Any], load: Callable[[Any], V]) -> None:
+        self._keys, self._load = keys, load
+
+    def __getitem__(self, key: K) -> V:
+        return self._load(self._keys[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Ordered(Sequence[V]):
+    """Some values of a mapping in the order of `keys`, read when they are asked for. shown: what is made of each."""
+
+    def __init__(self, values: Mapping[K, V], keys: Sequence[K], shown: Callable[[V], V] = lambda value: value) -> None:
+        self._values, self._keys, self._shown = values, keys, shown
+
+    @overload
+    def __getitem__(self, index: int) -> V: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ordered[V]: ...
+    def __getitem__(self, index: int | slice) -> V | Ordered[V]:
+        if isinstance(index, slice):
+            return Ordered(self._values, self._keys[index], self._shown)
+        return self._shown(self._values[self._keys[index]])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
 class Contents:
     """What a store holds.
 
@@ -45,23 +142,41 @@ class Contents:
     touched: (endpoint, model) -> a model of a remote server that was changed and not restored, as the run found it.
     """
 
-    rows: dict[tuple[str, GpuTypes], Measurement] = field(default_factory=dict)
-    server_only: dict[tuple[str, GpuTypes, frozenset[str]], Baseline] = field(default_factory=dict)
-    slices: dict[str, list[Slice]] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    here: GpuTypes = UNKNOWN
-    touched: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    asked: int = 1
-    _begun_on: dict[str, GpuTypes] = field(default_factory=dict)
+    def __init__(self, path: Path, asked: int = 1) -> None:
+        self.asked = asked
+        self.server_only: dict[tuple[str, GpuTypes, frozenset[str]], Baseline] = {}
+        self.runs: list[dict[str, Any]] = []
+        self.here: GpuTypes = UNKNOWN
+        self.touched: dict[tuple[str, str], dict[str, Any]] = {}
+        self._lines = Lines(path)
+        self._count = 0
+        self._rows: dict[tuple[str, GpuTypes], Outcome] = {}
+        self.pieces: dict[str, list[Place]] = {}
+        self._begun_on: dict[str, GpuTypes] = {}
 
     @property
-    def measurements(self) -> dict[str, Measurement]:
+    def rows(self) -> Mapping[tuple[str, GpuTypes], Measurement]:
+        """Phase id and GPU types -> its last measurement on them, oldest first."""
+        return Stored(self._rows, self._row)
+
+    @property
+    def slices(self) -> Mapping[str, list[Slice]]:
+        """Phase id -> slices, of phases that are not finished yet."""
+        return Stored(self.pieces, lambda places: [self._lines.load(place, _slice) for place in places])
+
+    @property
+    def measurements(self) -> Mapping[str, Measurement]:
         """Phase id -> its last measurement that holds here, oldest first."""
-        found: dict[str, Measurement] = {}
-        for (phase_id, types), measurement in self.rows.items():
+        return Stored(self.outcomes, self._row)
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Phase id -> what is known of its last measurement that holds here, oldest first; nothing is read for it."""
+        found: dict[str, Outcome] = {}
+        for (phase_id, types), row in self._rows.items():
             if holds(types, self.here):
                 found.pop(phase_id, None)
-                found[phase_id] = measurement
+                found[phase_id] = row
         return found
 
     @property
@@ -69,21 +184,40 @@ class Contents:
         """Id -> the last baseline that holds here."""
         return {key[0]: baseline for key, baseline in self.server_only.items() if holds(key[1], self.here)}
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take in one record; a measurement closes its phase's slices (but for repeats to come), a later
-        one on the same GPU types replaces it.
+    def _row(self, row: Outcome) -> Measurement:
+        return self._lines.load(row.place, _MEASUREMENT.validate_json)
+
+    def add(self, line: bytes, start: int) -> None:
+        """Take in a line that begins at byte `start`. Raises ExportPathError where it is no record.
+
+        A measurement closes its phase's slices (but for repeats to come), a later one on the same GPU types replaces it. Of
+        slices and measurements only the head is read; where it says too little, as in stores of earlier versions, all of it.
         """
-        kind, data = record["kind"], record["data"]
-        if kind == "slice":
-            self.slices.setdefault(data["phase_id"], []).append(Slice.from_json(data))
-            self._begun_on[data["phase_id"]] = self._begun_on.get(data["phase_id"], UNKNOWN) | self.here
-        elif kind == "measurement":
-            measurement = _MEASUREMENT.validate_python(data)
-            self._close(measurement)
-            key = (measurement.phase.id, measured_on(measurement))
-            self.rows.pop(key, None)
-            self.rows[key] = measurement
-        elif kind == "baseline":
+        self._count += 1
+        with self._lines.sound(self._count):
+            head, at = _head(line)
+            place = Place(self._count, start + at, len(line) - at - len(_END))
+            kind = head["kind"]
+            if kind == "slice":
+                head = head if "id" in head else _of_slice(_slice(line[at : -len(_END)]))
+                self._add_slice(head["id"], place._replace(repeat=head["repeat"]))
+            elif kind == "measurement":
+                head = head if "id" in head else _of_measurement(_MEASUREMENT.validate_json(line[at : -len(_END)]))
+                self._add_row(head["id"], frozenset(head["gpu_types"]), Outcome(place, head["status"], head["repeats"]))
+            else:
+                self._add_small(kind, json.loads(line[at : -len(_END)]))
+
+    def _add_slice(self, phase_id: str, place: Place) -> None:
+        self.pieces.setdefault(phase_id, []).append(place)
+        self._begun_on[phase_id] = self._begun_on.get(phase_id, UNKNOWN) | self.here
+
+    def _add_row(self, phase_id: str, types: GpuTypes, outcome: Outcome) -> None:
+        self._close(phase_id, outcome)
+        self._rows.pop((phase_id, types), None)
+        self._rows[phase_id, types] = outcome
+
+    def _add_small(self, kind: str, data: Any) -> None:
+        if kind == "baseline":
             baseline = _BASELINE.validate_python(data)
             server = (baseline.id, measured_on(baseline), frozenset(baseline.gpus))
             self.server_only.pop(server, None)
@@ -99,18 +233,54 @@ class Contents:
             if data["before"]["changed"]:
                 self.touched[data["endpoint"], data["model"]] = data["before"]
 
-    def _close(self, measurement: Measurement) -> None:
+    def _close(self, phase_id: str, outcome: Outcome) -> None:
         """Drop the slices that no later repeat goes with: all, or of a phase that is to have more, those of no whole one."""
-        phase_id, whole = measurement.phase.id, whole_repeats(measurement)
-        kept = [piece for piece in self.slices.get(phase_id, ()) if piece.repeat < whole < self.asked]
+        whole = whole_repeats(outcome)
+        kept = [place for place in self.pieces.get(phase_id, ()) if place.repeat < whole < self.asked]
         if kept:
-            self.slices[phase_id] = kept
+            self.pieces[phase_id] = kept
         else:
             self._drop_slices(phase_id)
 
     def _drop_slices(self, phase_id: str) -> None:
-        self.slices.pop(phase_id, None)
+        self.pieces.pop(phase_id, None)
         self._begun_on.pop(phase_id, None)
+
+
+# A line is {"kind": ..., "id": ..., "data": ...}: all that stands before `data` is its head.
+_DATA, _END = re.compile(rb',\s*"data":\s*'), b"}\n"
+
+
+def _head(line: bytes) -> tuple[dict[str, Any], int]:
+    """What stands before the data, and where the data begin. Raises ValueError, TypeError."""
+    found = _DATA.search(line)
+    if found is None or not line.endswith(_END):
+        json.loads(line)  # says what is wrong with it, if it is no JSON
+        raise ValueError("no data")
+    head = json.loads(line[: found.start()] + b"}")
+    if not isinstance(head, dict):
+        raise TypeError("not an object")
+    return head, found.end()
+
+
+def _slice(data: bytes) -> Slice:
+    return Slice.from_json(json.loads(data))
+
+
+def _of_slice(piece: Slice) -> dict[str, Any]:
+    """What the head of a slice's line says."""
+    return {"id": piece.phase_id, "repeat": piece.repeat}
+
+
+def _of_measurement(measurement: Measurement) -> dict[str, Any]:
+    """What the head of a measurement's line says: enough to know what is left to do."""
+    types = sorted(measured_on(measurement))
+    return {
+        "id": measurement.phase.id,
+        "status": measurement.status,
+        "repeats": measurement.repeats,
+        "gpu_types": types,
+    }
 
 
 def read(export_path: Path, asked: int = 1) -> Contents:
@@ -118,16 +288,12 @@ def read(export_path: Path, asked: int = 1) -> Contents:
 
     asked: how many repeats a phase is to have: until then its slices are needed.
     """
-    contents = Contents(asked=asked)
     path = export_path / FILENAME
-    for number, line in enumerate(_whole_lines(path), start=1):
-        try:
-            contents.add(json.loads(line))
-        except (ValueError, LookupError, TypeError, AttributeError, ValidationError, zlib.error) as error:
-            what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
-            raise ExportPathError(
-                f"{path}:{number}", what, "move the file away, or use another --export-path"
-            ) from None
+    contents = Contents(path, asked)
+    start = 0
+    for line in _whole_lines(path):
+        contents.add(line, start)
+        start += len(line)
     return contents
 
 
@@ -157,20 +323,25 @@ def write_whole(
     export_path: Path, measurements: Iterable[Measurement], baselines: Iterable[Baseline], run: Any
 ) -> None:
     """Replace the store under `export_path` in one step. Raises ExportPathError, also while a run holds it."""
-    records = [
-        *(("baseline", _BASELINE.dump_python(baseline, mode="json")) for baseline in baselines),
-        *(("measurement", _MEASUREMENT.dump_python(measurement, mode="json")) for measurement in measurements),
-        ("run", run),
-    ]
+    lines = chain(
+        (_line("baseline", _BASELINE.dump_python(baseline, mode="json")) for baseline in baselines),
+        (_measurement_line(measurement) for measurement in measurements),
+        [_line("run", run)],
+    )
     lock = _take_lock(export_path, 0.0, None)
     try:
-        write_atomically(export_path / FILENAME, "".join(_line(kind, data) for kind, data in records), export_path)
+        write_atomically(export_path / FILENAME, lines, export_path)
     finally:
         os.close(lock)
 
 
-def _line(kind: str, data: Any) -> str:
-    return json.dumps({"kind": kind, "data": data}, separators=(",", ":"), allow_nan=False) + "\n"
+def _line(kind: str, data: Any, **about: Any) -> str:
+    """about: what the head says of the data."""
+    return json.dumps({"kind": kind, **about, "data": data}, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _measurement_line(measurement: Measurement) -> str:
+    return _line("measurement", _MEASUREMENT.dump_python(measurement, mode="json"), **_of_measurement(measurement))
 
 
 class JsonlStore:
@@ -202,26 +373,26 @@ class JsonlStore:
 
     def add_slice(self, piece: Slice) -> None:
         """Keep one finished slice."""
-        self._append("slice", piece.to_json())
+        self._append(_line("slice", piece.to_json(), **_of_slice(piece)))
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Keep one finished phase."""
-        self._append("measurement", _MEASUREMENT.dump_python(measurement, mode="json"))
+        self._append(_measurement_line(measurement))
 
     def add_baseline(self, baseline: Baseline) -> None:
         """Keep the server-only baseline."""
-        self._append("baseline", _BASELINE.dump_python(baseline, mode="json"))
+        self._append(_line("baseline", _BASELINE.dump_python(baseline, mode="json")))
 
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Keep what a run set out to do: its phases in order, its output fields."""
-        self._append("run", record)
+        self._append(_line("run", record))
 
     def add_touched(self, endpoint: str, model: str, before: Mapping[str, Any]) -> None:
         """Keep what a remote server's model was before we change it, or that it is so again (changed: false)."""
-        self._append("touched", {"endpoint": endpoint, "model": model, "before": before})
+        self._append(_line("touched", {"endpoint": endpoint, "model": model, "before": before}))
 
-    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
-        line = _line(kind, data).encode()
+    def _append(self, text: str) -> None:
+        line = text.encode()
         start = os.lseek(self._fd, 0, os.SEEK_END)
         try:
             _write_all(self._fd, line)
@@ -234,7 +405,7 @@ class JsonlStore:
         if not self._in_place():
             what = "was removed or replaced while the run was writing it"
             raise ExportPathError(str(self.path), what, "put it back or start anew: the same command resumes")
-        self.contents.add(json.loads(line))
+        self.contents.add(line, start)
 
     def _in_place(self) -> bool:
         """Whether the open file is still the one at `path`: a removed or renamed folder takes it away silently."""

@@ -32,7 +32,7 @@ class Stored:
 
     layout: tables.Layout
     phase_ids: tuple[str, ...]
-    measurements: tuple[Measurement, ...]
+    measurements: Sequence[Measurement]
     missing: int
     unfinished: int
     baselines: tuple[Baseline, ...]
@@ -61,16 +61,17 @@ def read_stored(export_path: Path) -> Stored:
     ids = tuple(run["phases"])
     layout = _LAYOUT.validate_python(run["layout"])
     if _is_merged(run):
-        rows, server_only = tuple(contents.rows.values()), tuple(contents.server_only.values())
+        rows, server_only = store.Ordered(contents.rows, list(contents.rows)), tuple(contents.server_only.values())
         return Stored(layout, ids, rows, len(run["missing"]), 0, server_only, run["at"], tuple(run["order"]))
-    measured, baselines, asked = contents.measurements, contents.baselines, int(run.get("repeats", 1))
-    left = [i for i in ids if i not in measured or unfinished(measured[i], asked)]
+    measured, outcomes, baselines = contents.measurements, contents.outcomes, contents.baselines
+    asked = int(run.get("repeats", 1))
+    left = [i for i in ids if i not in outcomes or unfinished(outcomes[i], asked)]
     return Stored(
         layout,
         ids,
-        tuple(as_asked(measured[i], asked) for i in ids if i in measured),
+        store.Ordered(measured, [i for i in ids if i in outcomes], lambda m: as_asked(m, asked)),
         len(left),
-        sum(1 for i in left if i in measured or i in contents.slices),
+        sum(1 for i in left if i in outcomes or i in contents.pieces),
         tuple(baselines[i] for i in [run["baseline"]] if i in baselines),
         run["at"],
         asked=asked,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from textwrap import shorten
 
@@ -30,6 +32,8 @@ from model_analyzer.core.telemetry import Reading
 
 # Characters of a reason in the summary.
 SHOWN_REASON = 160
+# Measurements that are in memory at a time while the tables are written.
+BATCH = 50
 SERVER_ONLY_NAME = "triton-server"
 # Every phase that was streamed has it.
 STREAM_SIGN = "output_token_throughput"
@@ -66,14 +70,20 @@ def format_value(metric: Metric, value: float | None) -> str:
 def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase, every field of METRICS and COLUMNS that it has."""
     measurements = list(measurements)
-    fields = inference_fields(measurements, layout)
+    return _inference_rows(measurements, _inference_fields(layout, _streamed(measurements)), layout)
+
+
+def _inference_rows(measurements: Iterable[Measurement], fields: Sequence[str], layout: Layout) -> list[Row]:
     return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
 
 
-def inference_fields(measurements: Iterable[Measurement], layout: Layout) -> tuple[str, ...]:
+def _streamed(measurements: Iterable[Measurement]) -> bool:
+    return any(m.values.get(STREAM_SIGN) is not None for m in measurements)
+
+
+def _inference_fields(layout: Layout, streams: bool) -> tuple[str, ...]:
     """The columns of the inference table: those of streams only where a phase was streamed."""
-    streams = STREAM_FIELDS if any(m.values.get(STREAM_SIGN) is not None for m in measurements) else ()
-    return _with_own(layout.inference_fields, (*streams, *_own_inference(layout)))
+    return _with_own(layout.inference_fields, (*(STREAM_FIELDS if streams else ()), *_own_inference(layout)))
 
 
 def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
@@ -82,8 +92,14 @@ def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     rows = []
     for m in measurements:
         constraints = layout.constraints.get(m.phase.variant.model, {})
-        for key, readings in m.gpus.items() if m.gpus else [("", {})]:
-            rows.append(_gpu_row(m, key, readings, fields, constraints))
+        about, (values, reasons) = _about(m, constraints), _of_phase(m)
+        # Of this GPU, not across all of them.
+        whole = {tag: value for tag, value in values.items() if tag not in _GPU_TAGS}
+        for key, readings in m.gpus.items():
+            of_gpu = {**whole, **_values(readings)}, {**reasons, **_reasons(readings)}
+            rows.append(_gpu_row(m, key, _sources(readings), fields, about, of_gpu))
+        if not m.gpus:
+            rows.append(_gpu_row(m, "", "", fields, about, (values, reasons)))
     return rows
 
 
@@ -141,16 +157,17 @@ def _inference_row(m: Measurement, fields: Sequence[str], constraints: Constrain
 
 
 def _gpu_row(
-    m: Measurement, key: str, readings: Mapping[str, Reading], fields: Sequence[str], constraints: Constraints
+    m: Measurement,
+    key: str,
+    source: str,
+    fields: Sequence[str],
+    phase: Row,
+    figures: tuple[Mapping[str, float | None], Mapping[str, str]],
 ) -> Row:
-    about = _about(m, constraints)
+    """phase: what the row says of it. figures: values and reasons."""
     gpu = m.environment.gpus.get(key)
-    about |= {"gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": _sources(readings)}
-    values, reasons = _of_phase(m)
-    if readings:
-        # Of this GPU, not across all of them.
-        values = {**{tag: value for tag, value in values.items() if tag not in _GPU_TAGS}, **_values(readings)}
-        reasons = {**reasons, **_reasons(readings)}
+    about = {**phase, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
+    values, reasons = figures
     return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
 
 
@@ -205,6 +222,14 @@ def _reason(tag: str, reasons: Mapping[str, str], status: str) -> str:
     return reasons.get(tag) or "not reported"
 
 
+@lru_cache
+def _formats(fields: Sequence[str]) -> tuple[tuple[str, float, str], ...]:
+    """(tag, scale, format) of each field; no format: it is no metric."""
+    return tuple(
+        (tag, METRICS[tag].scale, f"%.{METRICS[tag].digits}f") if tag in METRICS else (tag, 1.0, "") for tag in fields
+    )
+
+
 def _row(
     fields: Sequence[str],
     about: Row,
@@ -215,13 +240,15 @@ def _row(
     """Fill the fields; the reason of each empty metric goes to the notes, equal reasons together."""
     row: Row = {}
     empty: dict[str, list[str]] = {}
-    for tag in fields:
-        if tag in METRICS:
-            row[tag] = format_value(METRICS[tag], value(tag))
-            if not row[tag] and reason(tag):
-                empty.setdefault(reason(tag), []).append(METRICS[tag].header)
-        elif tag != "notes":
+    for tag, scale, text in _formats(tuple(fields)):
+        if not text:
             row[tag] = about.get(tag, "")
+        elif (found := value(tag)) is not None:
+            row[tag] = text % (found * scale)
+        else:
+            row[tag] = ""
+            if why := reason(tag):
+                empty.setdefault(why, []).append(METRICS[tag].header)
     absent = [f"{', '.join(headers)}: {why}" for why, headers in empty.items()]
     row["notes"] = " | ".join((*(note for note in notes if note not in empty), *absent))
     return row
@@ -229,28 +256,50 @@ def _row(
 
 def to_csv(fields: Sequence[str], rows: Iterable[Row]) -> str:
     """RFC 4180 text with a header line; `fields` in order."""
+    return _text([[header(tag) for tag in fields]]) + _lines(fields, rows)
+
+
+def _lines(fields: Sequence[str], rows: Iterable[Row]) -> str:
+    return _text([row[tag] for tag in fields] for row in rows)
+
+
+def _text(rows: Iterable[Sequence[str]]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([header(tag) for tag in fields])
-    writer.writerows([row[tag] for tag in fields] for row in rows)
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
 
 
 def write_csvs(
     export_path: Path, layout: Layout, measurements: Sequence[Measurement], baselines: Sequence[Baseline]
 ) -> None:
-    """Rewrite the three CSV files, each atomically. Raises ExportPathError."""
-    inference, gpu, server = (
-        inference_rows(measurements, layout),
-        gpu_rows(measurements, layout),
-        server_rows(baselines, layout),
-    )
-    for name, fields, rows in (
-        (layout.filename_inference, inference_fields(measurements, layout), inference),
-        (layout.filename_gpu, _with_own(layout.gpu_fields, OWN_GPU_FIELDS), gpu),
-        (layout.filename_server, _with_own(layout.server_fields, OWN_SERVER_FIELDS), server),
+    """Rewrite the three CSV files, each atomically, from one pass over the measurements. Raises ExportPathError.
+
+    A second pass is made where a phase was streamed, whose columns the others have, too.
+    """
+    plain, gpu_fields = _inference_fields(layout, streams=False), _with_own(layout.gpu_fields, OWN_GPU_FIELDS)
+    # Only text is kept: a measurement is read from the store as the table comes to it.
+    inference, gpu, streams = [], [], False
+    for some in _batched(measurements, BATCH):
+        gpu.append(_lines(gpu_fields, gpu_rows(some, layout)))
+        inference.append(_lines(plain, _inference_rows(some, plain, layout)))
+        streams = streams or _streamed(some)
+    fields = _inference_fields(layout, streams)
+    if streams:
+        inference = [_lines(fields, _inference_rows(some, fields, layout)) for some in _batched(measurements, BATCH)]
+    server_fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
+    server = _lines(server_fields, server_rows(baselines, layout))
+    for name, columns, texts in (
+        (layout.filename_inference, fields, inference),
+        (layout.filename_gpu, gpu_fields, gpu),
+        (layout.filename_server, server_fields, [server]),
     ):
-        write_atomically(export_path / name, to_csv(fields, rows), export_path)
+        write_atomically(export_path / name, chain([to_csv(columns, [])], texts), export_path)
+
+
+def _batched(measurements: Iterable[Measurement], size: int) -> Iterator[list[Measurement]]:
+    left = iter(measurements)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def summary(console: Console, measurements: Sequence[Measurement], layout: Layout) -> None:
@@ -286,7 +335,7 @@ def _summary_columns(
         ("p50 ms", metric("perf_latency_p50")),
         ("p99 ms", metric("perf_latency_p99")),
     ]
-    if any(m.values.get(STREAM_SIGN) is not None for m in measurements):
+    if _streamed(measurements):
         columns += [
             ("first ms", metric("time_to_first_token_p50")),
             ("gap ms", metric("inter_token_latency_p50")),

@@ -6,10 +6,11 @@ shows it. So a phase is measured again after a reload, and the spread between th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import erfc, expm1, hypot, log, sqrt
+from typing import Protocol
 
 import numpy as np
 
@@ -149,26 +150,42 @@ def _differ(values: Sequence[Interval]) -> bool:
     return erfc((high.mean - low.mean) / error / sqrt(2)) * pairs < DIFFER_P if error else True
 
 
-def whole_repeats(measurement: Measurement | None) -> int:
+class Outcome(Protocol):
+    """What is asked here of a measurement, which a store knows without reading it."""
+
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def repeats(self) -> int: ...  # noqa: D102
+
+
+class Piece(Protocol):
+    """What is asked here of a slice."""
+
+    @property
+    def repeat(self) -> int: ...  # noqa: D102
+
+
+def whole_repeats(measurement: Outcome | None) -> int:
     """How many repeats a row stands for: those of a store of before there were repeats for one."""
     if measurement is None:
         return 0
     return measurement.repeats if measurement.status == "failed" else max(measurement.repeats, 1)
 
 
-def enough(measurement: Measurement | None, asked: int) -> bool:
+def enough(measurement: Outcome | None, asked: int) -> bool:
     """Whether a phase need not be measured any more: as many repeats as asked for, or it makes no sense."""
     if measurement is None or measurement.status == "failed":
         return False
     return measurement.status == "skipped" or whole_repeats(measurement) >= asked
 
 
-def unfinished(measurement: Measurement, asked: int) -> bool:
+def unfinished(measurement: Outcome, asked: int) -> bool:
     """Whether a row has figures, and of fewer repeats than asked for."""
     return measurement.status != "failed" and not enough(measurement, asked)
 
 
-def begun(measurement: Measurement | None, slices: Sequence[Slice]) -> int:
+def begun(measurement: Outcome | None, slices: Iterable[Piece]) -> int:
     """How many repeats of an unfinished phase need not be measured again: those whose slices are all there."""
     whole = whole_repeats(measurement)
     return whole if {*range(whole)} <= {piece.repeat for piece in slices} else 0

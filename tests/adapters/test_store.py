@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,64 @@ def test_everything_reads_back_as_it_was(tmp_path: Path) -> None:
     assert contents.runs == [{"phases": [ONE.id, TWO.id]}]
     (kept,) = contents.slices[ONE.id]
     assert kept.to_json() == piece(ONE, gpu="GPU-a").to_json()
+
+
+def test_lines_of_an_earlier_version_read_as_ever(tmp_path: Path) -> None:
+    """Without a head, with readings by name and telemetry as rows: they are parsed whole, once."""
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE, gpu="GPU-a"))
+        opened.add_measurement(measured(TWO, gpu="GPU-a"))
+    old = [{"kind": record["kind"], "data": record["data"]} for record in records(tmp_path)]
+    for record in old:
+        data = record["data"]
+        assert isinstance(data, dict)
+        if record["kind"] == "slice":
+            rows = piece(ONE, gpu="GPU-a").telemetry.items()
+            data["telemetry"] = [[*series, *astuple(summary)] for series, summary in rows]
+        else:
+            names = ("value", "source", "samples", "fresh", "reason", "note")
+            for readings in (data["host"], *data["gpus"].values()):
+                readings |= {tag: dict(zip(names, reading, strict=True)) for tag, reading in readings.items()}
+    (tmp_path / FILENAME).write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in old))
+    contents = read(tmp_path)
+    assert contents.measurements == {TWO.id: measured(TWO, gpu="GPU-a")}
+    assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {TWO.id: "ok"}
+    (kept,) = contents.slices[ONE.id]
+    assert kept.to_json() == piece(ONE, gpu="GPU-a").to_json()
+
+
+def test_what_is_left_to_do_is_known_without_reading_a_row_or_a_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE))
+        opened.add_measurement(measured(ONE))
+        opened.add_slice(piece(TWO))
+    monkeypatch.setattr(store, "_slice", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(store, "_MEASUREMENT", None)
+    contents = read(tmp_path)
+    assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {ONE.id: "ok"}
+    assert list(contents.slices) == [TWO.id]
+
+
+def test_a_row_that_is_broken_inside_is_named_when_it_is_read(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE))
+        opened.add_measurement(measured(ONE))
+    path = tmp_path / FILENAME
+    path.write_bytes(path.read_bytes().replace(b'"values":{', b'"values":[', 1))
+    with pytest.raises(ExportPathError, match=f"{path}:2: not a record of this version"):
+        read(tmp_path).measurements[ONE.id]
+
+
+def test_rows_are_read_from_the_file_that_was_opened_though_it_is_replaced(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(ONE))
+        opened.add_measurement(measured(TWO))
+    contents = read(tmp_path)
+    assert contents.measurements[ONE.id] == measured(ONE)
+    store.write_whole(tmp_path, [measured(TWO)], [], {})
+    assert contents.measurements[TWO.id] == measured(TWO)
 
 
 def test_a_record_is_on_the_disk_when_the_call_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
