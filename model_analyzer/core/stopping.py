@@ -46,13 +46,17 @@ class StopRule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """done: no further slice. stable: the rule is met. reasons: why it is not, in words. Intervals where estimable."""
+    """done: no further slice. stable: the rule is met. reasons: why it is not, in words. Intervals where estimable.
+
+    missing: how many refreshes of the GPU telemetry are all that keeps it from being done.
+    """
 
     done: bool
     stable: bool
     reasons: tuple[str, ...]
     throughput: Interval | None
     p99: Interval | None
+    missing: int = 0
 
 
 def judge(
@@ -60,9 +64,9 @@ def judge(
 ) -> Verdict:
     """Say whether these slices suffice.
 
-    failed: requests that failed inside them.
-    fresh: distinct refreshes of the GPU telemetry inside them, None where there is no GPU. wanted: how many are asked
-    for; only for these is a phase extended beyond max_s, and not for ever.
+    fresh: distinct refreshes of the GPU telemetry inside them, None where there is no GPU or none comes any more.
+    wanted: how many are asked for; only for these is a phase extended beyond max_s, and not for ever. failed: requests that
+    failed inside the slices.
     """
     measured_s = sum(piece.duration_ns for piece in slices) / 1e9
     moved = throughput_motion(slices)
@@ -75,7 +79,7 @@ def judge(
         stable, out_of_time = requests_left(slices, rule.requests, failed) == 0, False
     done = (stable and _long_enough(slices, rule)) or out_of_time
     if done and fresh is not None and fresh < wanted and measured_s < max(rule.max_s, wanted * EXPORTER_CADENCE_S):
-        return Verdict(False, stable, (), throughput, p99)
+        return Verdict(False, stable, (), throughput, p99, wanted - fresh)
     return Verdict(done, stable, () if stable else reasons, throughput, p99)
 
 
@@ -144,6 +148,11 @@ def _windows_disagree(slices: Sequence[SliceStats]) -> tuple[str, ...]:
             spread, limit = _apart(ratio - 1, PERF_ANALYZER_RATIO - 1)
             found.append(f"{name} of the last three windows differs by {spread} (limit {limit})")
     return tuple(found)
+
+
+def refresh_patience_s(cadence_s: float | None) -> float:
+    """How long to wait for a refresh of the GPU telemetry. cadence_s: how often it has refreshed; None: not known."""
+    return EXPORTER_CADENCE_S if cadence_s is None else min(EXPORTER_CADENCE_S, max(5.0, 3 * cadence_s))
 
 
 def slice_seconds(period_s: float, base_s: float, max_s: float) -> float:

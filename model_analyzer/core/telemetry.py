@@ -199,6 +199,22 @@ def cadence_s(pages: Iterable[Page], source: str) -> float | None:
     return slowest
 
 
+def refreshed_at(pages: Iterable[Page], start_ns: int, gpus: Iterable[str]) -> list[int]:
+    """When the GPU that refreshes least did so since `start_ns`, each time in ns; none without a GPU.
+
+    Of the exporter where one shows it, as its figures come first; else of Triton.
+    """
+    wanted = tuple(gpus)
+    found: dict[tuple[str, str], list[int]] = {}
+    for (source, _), origin in _by_origin(page for page in pages if page.time_ns >= start_ns - SLACK_NS).items():
+        for page, fresh in _freshness(origin):
+            for gpu in wanted:
+                if gpu in page.gpus:
+                    found.setdefault((gpu, source), []).extend([page.time_ns] if fresh else [])
+    each = [found.get((gpu, "dcgm"), found.get((gpu, "triton"), [])) for gpu in wanted]
+    return min(each, key=len, default=[])
+
+
 def counter_deltas(before: Page, after: Page, model: str) -> tuple[dict[str, float] | None, str | None]:
     """How far each `nv_inference_*` and `nv_cache_*` counter of a model moved between two scrapes of Triton.
 

@@ -69,6 +69,7 @@ class Running:
     requests: RequestSet
     earlier: list[Slice] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
+    gave_up: bool = False
 
     @property
     def latency(self) -> Histogram:
@@ -283,6 +284,7 @@ class GroupDriver:
         )
         seconds = min(self._settings.slice_s, rule.max_s)
         warmup_s = least_warmup_s(item.latency)
+        refreshes = self._refreshes_to_wait_for(item)
         plan = SlicePlan(
             phase,
             order,
@@ -295,6 +297,7 @@ class GroupDriver:
             most_workers=most_workers,
             before_s=sum(piece.seconds for piece in item.slices),
             requests=self._requests_left(item, rule),
+            refreshes=refreshes,
         )
         parts = self._parts
         try:
@@ -303,6 +306,7 @@ class GroupDriver:
             return str(error)
         self._recorder.forget_before(parts.clock.now_ns() - KEEP_PAGES_NS)
         self._recorder.condense()
+        item.gave_up = (gpu_refreshes([piece]) or 0) < refreshes
         return piece
 
     def _workers(self, item: Running) -> tuple[int, int]:
@@ -321,10 +325,22 @@ class GroupDriver:
             return same, same
         return 1, most
 
+    def _refreshes_to_wait_for(self, item: Running) -> int:
+        """How many refreshes of the GPU telemetry the next slice should last for: none while other figures need slices anyway.
+
+        Two at least in one slice, where so many are asked for: an energy counter tells nothing between slices.
+        """
+        wanted = self._settings.min_gpu_samples
+        missing = self._judge(item).missing if wanted and item.slices else 0
+        if not missing:
+            return 0
+        seen_two = any((gpu_refreshes([piece]) or 0) >= 2 for piece in item.slices)
+        return missing if seen_two else max(missing, min(wanted, 2))
+
     def _judge(self, item: Running) -> Verdict:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:
             return Verdict(done=True, stable=False, reasons=(), throughput=None, p99=None)
-        fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples else None
+        fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples and not item.gave_up else None
         stats, rule = [piece.stats for piece in item.slices], self._rule(item.phase)
         return judge(stats, rule, fresh, self._settings.min_gpu_samples, _failures(item.slices))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
-from model_analyzer.core.stopping import slice_seconds, whole_rounds
+from model_analyzer.core.stopping import refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
-from model_analyzer.core.telemetry import Page, cadences, counter_deltas, summarise
+from model_analyzer.core.telemetry import Page, cadences, counter_deltas, refreshed_at, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress, Streamed
@@ -42,8 +43,8 @@ class SlicePlan:
     measure_s: seconds between the scrapes, more where the model is found to be slow. patience_s: give up without a
     single reply after it. warmup_s: warm up for at least so long. before_s: measured seconds of the phase in this repeat.
     most_workers: up to how many processes of the load generator may be tried until it is not the limit; the order says
-    with how many to begin.
-    requests: end as soon as so many are measured.
+    with how many to begin. requests: end as soon as so many are measured. refreshes: go on until the GPU telemetry has
+    refreshed so often in the slice, as long as it does: of an exporter that refreshes every 30 s a short slice sees nothing.
     """
 
     phase: Phase
@@ -57,6 +58,7 @@ class SlicePlan:
     before_s: float = 0.0
     most_workers: int = 1
     requests: int | None = None
+    refreshes: int = 0
 
 
 @dataclass(slots=True)
@@ -151,6 +153,9 @@ def _drive(
         seconds = whole_rounds(seconds, sum(plan.order.intervals_ns) / 1e9, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
         seen, end_ns = _measure(plan, batches, (before.time_ns, end_ns), progress)
+        if plan.refreshes:
+            notes = (*notes, *_go_on(plan, batches, seen, before.time_ns, recorder, progress))
+            end_ns = max(end_ns, seen.now_ns)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
         clock.sleep(max(0.0, (end_ns - clock.now_ns()) / 1e9 - EDGE_S))
         recorder.nudge(EDGE_S)
@@ -299,6 +304,32 @@ def _measure(
         if batch.end_ns + WINDOW_NS >= end_ns:
             break
     return seen, end_ns
+
+
+def _go_on(
+    plan: SlicePlan, batches: Iterator[LoadBatch], seen: Seen, start_ns: int, recorder: Recorder, progress: Progress
+) -> tuple[str, ...]:
+    """Receive until the GPU telemetry has refreshed often enough, or does not any more; then a note that says so."""
+    while True:
+        recorder.nudge(EDGE_S)
+        pages = recorder.pages()
+        times = refreshed_at(pages, start_ns, select_gpus(pages, plan.gpus).gpus)
+        if len(times) >= plan.refreshes:
+            return ()
+        waited_s = (seen.now_ns - max([start_ns, *times])) / 1e9
+        every = cadences(pages)
+        patience_s = refresh_patience_s(every.get("dcgm", every.get("triton")))
+        if waited_s >= patience_s:
+            return (
+                f"GPU telemetry refreshed {len(times)} times of {plan.refreshes} and then not for {waited_s:.0f} s: not"
+                " waited for any longer",
+            )
+        known_ns = seen.now_ns
+        for batch in islice(batches, LIVE_EVERY):
+            seen.take(batch)
+        if seen.now_ns == known_ns:
+            raise SliceFailed("the load generator ended early")
+        progress.live(plan.phase, _live(seen, plan, (seen.now_ns - start_ns) / 1e9))
 
 
 def _live(seen: Seen, plan: SlicePlan, measured_s: float) -> Live:

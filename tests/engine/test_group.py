@@ -6,9 +6,10 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
-from fakes import FakeSampler, Replies, World, group
+from fakes import SECOND_NS, FakeSampler, Replies, World, group
 
 from model_analyzer.core.load import Call, LoadOrder, Protocol
+from model_analyzer.core.reduce import gpu_refreshes
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.errors import ExportPathError, LoadGeneratorError
 
@@ -64,6 +65,53 @@ def test_a_phase_is_extended_until_there_are_enough_gpu_samples(world: World) ->
     assert measurement.values["measured_seconds"] > world.rule.max_s
 
 
+@pytest.mark.parametrize("wanted", [1, 2, 5])
+@pytest.mark.parametrize("cadence_s", [0.1, 1.0, 10.0, 30.0])
+@pytest.mark.parametrize("loads", [1, 3])
+def test_at_any_cadence_a_phase_goes_on_as_long_as_its_gpu_samples_take(
+    world: World, cadence_s: float, wanted: int, loads: int
+) -> None:
+    world.sampler.gpu = "GPU-a"
+    world.sampler.cadence_s = cadence_s
+    world.min_gpu_samples = wanted
+    measured = world.run([group(loads=tuple(range(1, loads + 1)))])
+    assert len(measured) == loads
+    for measurement in measured:
+        fresh, seconds = measurement.values["gpu_fresh_samples"], measurement.values["measured_seconds"]
+        assert fresh is not None
+        assert seconds is not None
+        assert fresh >= wanted
+        assert seconds <= world.rule.min_s + (wanted + 1) * cadence_s + 1.0
+        assert measurement.status == "ok"
+
+
+def test_an_extension_holds_two_refreshes_in_one_slice_so_that_an_energy_counter_can_tell(world: World) -> None:
+    world.sampler.gpu = "GPU-a"
+    world.sampler.cadence_s = 30.0
+    world.min_gpu_samples = 2
+    world.store.keeps_slices = True
+    world.run([group()])
+    (slices,) = world.store.slices.values()
+    assert max(gpu_refreshes([piece]) or 0 for piece in slices) == 2
+
+
+def test_an_exporter_that_dies_is_given_up_soon_where_it_was_seen_to_be_quick(world: World) -> None:
+    world.sampler.gpu = "GPU-a"
+    world.min_gpu_samples = 40
+    began_ns = world.clock.now_ns()
+
+    def dies(_order: LoadOrder) -> Replies:
+        if world.clock.now_ns() - began_ns > 6 * SECOND_NS:
+            world.sampler.problem = "connection refused"
+        return Replies()
+
+    world.generator.script = dies
+    (measurement,) = world.run([group()])
+    assert measurement.values["measured_seconds"] == pytest.approx(10, abs=3)
+    (note,) = [note for note in measurement.notes if note.startswith("GPU telemetry refreshed")]
+    assert "not waited for any longer" in note
+
+
 def test_without_a_gpu_nothing_is_extended(world: World) -> None:
     world.min_gpu_samples = 100
     (measurement,) = world.run([group()])
@@ -75,7 +123,8 @@ def test_an_exporter_that_never_refreshes_does_not_extend_for_ever(world: World)
     world.sampler.cadence_s = 1e6
     world.min_gpu_samples = 1
     (measurement,) = world.run([group()])
-    assert measurement.values["measured_seconds"] == pytest.approx(45, abs=1)
+    assert measurement.values["measured_seconds"] == pytest.approx(46, abs=1), "the asked 1 s, and then 45 s in vain"
+    assert any("GPU telemetry refreshed 0 times of 1" in note for note in measurement.notes)
     assert measurement.values["gpu_utilization"] is None
     assert "did not refresh" in measurement.reasons["gpu_utilization"]
 
