@@ -79,15 +79,12 @@ def _limits(slices: Sequence[Slice]) -> Iterator[str]:
     lagging = [piece for piece in slices if is_lagging(piece.client_lag_s, _latency_s(piece))]
     if lagging and len(lagging) > len(slices) / 2:
         worst = max(piece.client_lag_s for piece in lagging)
-        why = "it was busy with others; more client_workers come to them sooner"
-        if not _by_itself(cpu, wait):
-            why = f"it had no CPU, {_OTHERS}; {_ROOM}"
-        yield f"replies waited up to {worst * 1e3:.0f} ms for the load generator: {why}"
+        yield f"replies waited up to {worst * 1e3:.0f} ms for the load generator: {_why_late(cpu, wait)}"
     backlog = _over_time(slices, lambda piece: piece.client_backlog_ratio)
     if backlog > BACKLOG_SHARE:
         yield (
-            f"of the requests in flight {backlog:.0%} had their reply and waited for the load generator: more"
-            " client_workers come to them sooner"
+            f"of the requests in flight {backlog:.0%} had their reply and waited for the load generator:"
+            f" {_why_late(cpu, wait)}"
         )
     if (late := open_loop.late(slices)) is not None:
         yield late
@@ -96,6 +93,12 @@ def _limits(slices: Sequence[Slice]) -> Iterator[str]:
 def _by_itself(cpu: float, wait: float) -> bool:
     """Whether the load generator comes late because of its own work, and not for want of a CPU."""
     return cpu > CPU_AT_WORK and wait <= WAIT_SHARE
+
+
+def _why_late(cpu: float, wait: float) -> str:
+    if _by_itself(cpu, wait):
+        return "it was busy with others; more client_workers come to them sooner"
+    return f"it had no CPU, {_OTHERS}; {_ROOM}"
 
 
 def _starved(slices: Sequence[Slice]) -> Iterator[str]:

@@ -104,7 +104,13 @@ def test_replies_that_lie_unread_are_a_limit() -> None:
     assert client_limit([piece((0.6, 0.0), client_backlog_ratio=0.1)]) == (False, ())
     limited, (note,) = client_limit([piece((0.6, 0.0), client_backlog_ratio=0.4)])
     assert limited
-    assert note.startswith("of the requests in flight 40% had their reply and waited for the load generator")
+    assert note.startswith(
+        "of the requests in flight 40% had their reply and waited for the load generator: it was busy"
+    )
+    _, (note,) = client_limit([piece((0.2, 0.5), client_backlog_ratio=0.4)])
+    assert note.startswith(
+        "of the requests in flight 40% had their reply and waited for the load generator: it had no CPU"
+    )
 
 
 def test_slices_of_an_older_store_are_judged_by_their_cpu() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 from hypothesis import given
@@ -20,17 +21,24 @@ def test_shares_add_up_and_differ_by_one_at_most(whole: int, workers: int) -> No
     assert max(shares) - min(shares) <= 1
 
 
-@given(st.floats(0.5, 1e5), st.sampled_from(["constant", "poisson"]), st.integers(0, 99), WORKERS)
+@given(
+    st.floats(0.5, 1e5),
+    st.sampled_from(["constant", "poisson", "intervals"]),
+    st.integers(0, 99),
+    st.sampled_from([0, 50_000_000]),
+    WORKERS,
+)
 def test_the_workers_schedules_together_are_the_one_schedule(
-    rate: float, distribution: str, seed: int, workers: int
+    rate: float, distribution: str, seed: int, ramp_ns: int, workers: int
 ) -> None:
     each = 20
-    parts = [
-        list(islice(of_schedule(send_times_ns(rate, distribution, seed), worker, workers), each))
-        for worker in range(workers)
-    ]
+
+    def whole() -> Iterator[int]:
+        return send_times_ns(rate, distribution, seed, (1_000_000, 5_000_000, 200_000), ramp_ns)
+
+    parts = [list(islice(of_schedule(whole(), worker, workers), each)) for worker in range(workers)]
     together = sorted(time for part in parts for time in part)
-    assert together == list(islice(send_times_ns(rate, distribution, seed), each * workers))
+    assert together == list(islice(whole(), each * workers))
 
 
 @given(st.integers(1, 30), WORKERS)

@@ -7,13 +7,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psutil
 import pytest
 from scripted_server import ScriptedServer, always, refusal, reply, wire
 from test_generator_process import children, take
+from test_grpc_driver import DYNAMIC, _inferences
 
-from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet
+from model_analyzer.adapters.triton.requests import TritonEncoder
+from model_analyzer.core.load import EncodedRequest, InputSource, Load, LoadOrder, Protocol, RequestSet
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.client import ProcessLoadGenerator
 from model_analyzer.loadgen.schedule import send_times_ns
@@ -154,3 +157,26 @@ def test_a_cpu_that_is_not_there_is_an_error_of_one_line() -> None:
             pass
     assert "\n" not in str(caught.value)
     assert "Invalid argument" in str(caught.value)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("load", [Load("concurrency", 9), Load("request_rate", 100.0)], ids=str)
+def test_a_real_triton_counts_as_many_as_all_workers_together(
+    embedded_server: Any, generator: ProcessLoadGenerator, protocol: Protocol, load: Load
+) -> None:
+    info = embedded_server.info
+    address = info.grpc_endpoint if protocol == "grpc" else info.http_endpoint
+    model = embedded_server.server.load(DYNAMIC)
+    try:
+        requests = TritonEncoder().encode(model, 1, InputSource(shapes=(("INPUT", (3,)),)), protocol, address)
+        before = _inferences(embedded_server)
+        batches = drive(generator, LoadOrder(address, load, requests, 10.0, workers=2), 100)
+        # The server counts a request a moment after its reply.
+        end = time.monotonic() + 5
+        while (served := _inferences(embedded_server) - before) < count(batches) and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        embedded_server.server.unload(DYNAMIC)
+    assert not any(batch.failures for batch in batches)
+    assert count(batches) == served
