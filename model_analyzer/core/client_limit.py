@@ -14,7 +14,7 @@ from model_analyzer.core.measurement import Slice, WorkerShare
 CPU_LIMIT = 0.85
 # In the warm-up above this one: another is added before the limit is reached.
 CPU_BUSY = 0.75
-# Below this one it is not its own work that makes it late.
+# Below this one it is not its own work that makes it late, or keeps it from more.
 CPU_AT_WORK = 0.5
 # A finished reply, or a due request, waited for the load generator longer than this, and than this share of the latency.
 LAG_S, LAG_SHARE = 0.01, 0.2
@@ -72,7 +72,7 @@ def _limits(slices: Sequence[Slice]) -> Iterator[str]:
             f"{whose} used {cpu:.0%} of a core: it, not the server, was the limit; give it more CPUs and more"
             " client_workers, or another machine"
         )
-    if cpu + wait > CPU_LIMIT:
+    if cpu > CPU_AT_WORK and cpu + wait > CPU_LIMIT:
         yield (
             f"the load generator had work for {cpu + wait:.0%} of the time and a CPU for {cpu:.0%}: {_OTHERS}; {_ROOM}"
         )

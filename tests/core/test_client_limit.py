@@ -77,9 +77,10 @@ def test_a_cpu_that_others_take_is_told_apart() -> None:
 
 
 def test_a_wait_that_lengthens_latencies_is_told_and_is_no_limit() -> None:
-    limited, (note,) = client_limit([piece((0.3, 0.2))])
-    assert not limited
-    assert note.startswith("the load generator waited for a CPU 20% of the time")
+    for wait in (0.2, 0.7):
+        limited, (note,) = client_limit([piece((0.3, wait))])
+        assert not limited
+        assert note.startswith(f"the load generator waited for a CPU {wait:.0%} of the time")
 
 
 def test_shares_are_weighed_by_time() -> None:
