@@ -133,8 +133,8 @@ class _UnderWay:
             return
         if "ended" in header:
             if not self._stopping:
-                what, fix = header["error"] or "ended early", "see the endpoint and TLS keys"
-                raise LoadGeneratorError("load generator", what, fix)
+                what, _, fix = (header["error"] or "ended early").partition("; ")
+                raise LoadGeneratorError("load generator", what, fix or "see the endpoint and TLS keys")
             self._running.discard(worker)
             merged = self._merger.ended(worker)
         else:

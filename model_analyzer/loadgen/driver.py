@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import resource
 import select
 import socket
 import ssl
@@ -261,7 +262,12 @@ class Driver(ABC, Generic[C, S]):
 
     def _connect(self, conn: C) -> None:
         family, kind, proto, _, address = self._address
-        sock = socket.socket(family, kind, proto)
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise OSError(_no_more(len(self._by_fd))) from error
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -547,6 +553,15 @@ def _address(host: str, port: int) -> AddressInfo:
                 if probe.connect_ex(found[4]) == 0:
                     return found  # type: ignore[return-value]
     return addresses[0]  # type: ignore[return-value]
+
+
+def _no_more(connections: int) -> str:
+    """What to do where no further socket is to be had."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return (
+        f"no socket for more than {connections} connections, a process may have {limit} files open; "
+        "raise that hard limit (ulimit -Hn), use more workers, or lower the load"
+    )
 
 
 def _connect_failure(code: int) -> str:

@@ -199,7 +199,19 @@ def problem_of(head: Head, body: bytes | bytearray) -> str | None:
         return refusal(200, body)
     if "outputs" not in reply:
         return "malformed reply: no outputs in it"
+    if head.json_length is not None and head.length is not None:
+        there, told = head.length - head.json_length, _binary_size(reply["outputs"])
+        if there != told:
+            return f"malformed reply: {there} bytes of tensors, and its JSON part tells of {told}"
     return None
+
+
+def _binary_size(outputs: Any) -> int:
+    """Bytes that come after the JSON part, by what it says (Triton's extension_binary_data.md)."""
+    listed = outputs if isinstance(outputs, list) else []
+    parameters = [output.get("parameters") for output in listed if isinstance(output, dict)]
+    sizes = [each.get("binary_data_size") for each in parameters if isinstance(each, dict)]
+    return sum(size for size in sizes if isinstance(size, int))
 
 
 def refusal(status: int, body: bytes | bytearray) -> str:

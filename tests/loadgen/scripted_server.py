@@ -27,7 +27,8 @@ def reply(
     data: bytes = b"0123456789abcdef", *headers: str, status: str = "200 OK", document: Any = None, length: bool = True
 ) -> bytes:
     """A reply as Triton writes it: JSON part, then the tensors' bytes."""
-    document = {"model_name": "m", "outputs": [{"name": "OUTPUT"}]} if document is None else document
+    if document is None:
+        document = {"model_name": "m", "outputs": [{"name": "OUTPUT", "parameters": {"binary_data_size": len(data)}}]}
     text = json.dumps(document).encode()
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/octet-stream", *headers]
     lines.append(f"Inference-Header-Content-Length: {len(text)}")

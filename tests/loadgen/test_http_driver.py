@@ -135,6 +135,10 @@ BAD = {
     "head-garbage": (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "malformed reply: header line b'no colon'"),
     "page": (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "malformed reply: its JSON part does not parse"),
     "other-json": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "malformed reply: no outputs in it"),
+    "tensors-cut-off": (
+        reply(b"0123", document={"outputs": [{"name": "OUTPUT", "parameters": {"binary_data_size": 16}}]}),
+        "malformed reply: 4 bytes of tensors, and its JSON part tells of 16",
+    ),
     "extra": (GOOD + b"x", "malformed reply: bytes after its end"),
     "two": (GOOD + GOOD, "malformed reply: bytes after its end"),
     "no-content": (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204"),
@@ -162,8 +166,8 @@ def test_good_replies_go_on_between_bad_ones(kind: str) -> None:
         nonlocal good
         while peer.request() is not None:
             turn = len(server.bodies)
-            peer.send(bad if turn % 5 == 3 else GOOD)
             good += turn % 5 != 3
+            peer.send(bad if turn % 5 == 3 else GOOD)
 
     with ScriptedServer(script) as server:
         seen = run(order(server.port), enough(30, failures=3))

@@ -191,5 +191,15 @@ def test_the_problem_of_a_whole_reply(status: int, body: bytes, problem: str | N
 
 
 def test_only_the_json_part_is_read_as_json() -> None:
-    head = parse_head(framed("Inference-Header-Content-Length: 15", "Content-Length: 19"))
-    assert problem_of(head, b'{"outputs": []}\xff\xfe\x00\x01') is None
+    text = b'{"outputs": [{"parameters": {"binary_data_size": 4}}]}'
+    head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + 4}"))
+    assert problem_of(head, text + b"\xff\xfe\x00\x01") is None
+
+
+@pytest.mark.parametrize(
+    "outputs", ["null", "[null]", '[{"parameters": 1}]', '[{"parameters": {"binary_data_size": "4"}}]']
+)
+def test_outputs_of_any_form_are_judged(outputs: str) -> None:
+    text = b'{"outputs": %s}' % outputs.encode()
+    head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + 4}"))
+    assert problem_of(head, text) == "malformed reply: 4 bytes of tensors, and its JSON part tells of 0"
