@@ -21,7 +21,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "stub_dies_at_load": ({}, "failed", "cannot be loaded"),
     "absent": ({}, "failed", "absent: cannot be loaded: failed to load 'absent', failed to poll from model repository"),
     "errors_always": ({}, "failed", "this model always fails"),
-    "errors_every_third": ({}, "failed", "of the requests failed: HTTP 500: every third request fails"),
+    "errors_every_third": ({}, "failed", "of the requests failed: gRPC INTERNAL: every third request fails"),
     "slow": ({}, "failed", "no reply within 3 s"),
     "no_batching": ({"perf_analyzer_flags": {"shape": "INPUT:5"}}, "failed", "INPUT"),
     "dynamic_dims": ({}, "failed", "shape"),
