@@ -1,4 +1,4 @@
-"""Real servers and models for the tests that need them."""
+"""Real servers and models for the tests that need them, and how those by hypothesis run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from triton_container import image
 from triton_container.engine import Engine, NoEngineError, docker_engine
 
@@ -22,6 +23,10 @@ from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.errors import ServerError
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says nothing on a machine that others use, too.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the tests of TLS share, and how those by hypothesis run."""
+"""What the tests of TLS share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import shutil
 
 import pytest
 from certificates import Certificates, make_certificates
-from hypothesis import settings
-
-# How long an example takes says nothing on a machine that others use, too.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

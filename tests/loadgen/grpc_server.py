@@ -91,9 +91,10 @@ def load(
     successes: int = 0,
     failures: int = 0,
     reports: int = 0,
+    until: Callable[[Seen], bool] = lambda _: True,
     at_most: int = 200,
 ) -> Seen:
-    """Receive until so many successes, failures and reports (one each 50 ms) have come, `at_most` reports."""
+    """Receive until so many successes, failures and reports (one each 50 ms) have come and `until` is so, `at_most` reports."""
     requests = RequestSet("grpc", tuple(EncodedRequest(struct.pack(">BI", 0, len(body)), body) for body in bodies), 1)
     seen = Seen()
     with generator.run(LoadOrder(f"127.0.0.1:{port}", load, requests, timeout_s, tls)) as batches:
@@ -105,6 +106,6 @@ def load(
             seen.reports.append({"delayed": batch.delayed, "inflight": batch.inflight, "cpu_ns": batch.cpu_ns})
             count = len(seen.reports)
             done = len(seen.done_ns) >= successes and seen.failed >= failures and count >= reports
-            if done or count >= at_most:
+            if (done and until(seen)) or count >= at_most:
                 break
     return seen

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_server import GOOD, InferenceServer, load
-from scripted_server import follows_schedule
+from scripted_server import Seen, follows_schedule
 
 from model_analyzer.adapters.triton.requests import TritonEncoder
 from model_analyzer.core.load import InputSource, Load, LoadOrder, Protocol
@@ -144,16 +144,24 @@ def test_a_dead_server_is_failures_without_a_storm_and_used_again_when_it_return
 
 def test_after_stop_nothing_is_sent_and_what_is_in_flight_comes_back(generator: ProcessLoadGenerator) -> None:
     answered = []
+    release = threading.Event()
 
     def answer(request: bytes, context: Any) -> bytes:
-        time.sleep(0.3)
+        assert release.wait(10)
         answered.append(request)
         return GOOD
 
     with InferenceServer(answer) as server:
-        server.load(generator, load=Load("concurrency", 3), reports=1)
+
+        def all_in_flight(_: Seen) -> bool:
+            if len(server.requests) < 3:
+                return False
+            # The answers come after the stop, and before the drain is over.
+            threading.Timer(0.3, release.set).start()
+            return True
+
+        server.load(generator, load=Load("concurrency", 3), until=all_in_flight)
         assert len(answered) == 3
-        time.sleep(0.1)
         assert len(server.requests) == 3
 
 

@@ -338,11 +338,14 @@ def test_a_stream_that_is_refused_is_sent_over_another_connection() -> None:
 
 def test_requests_that_are_sent_again_keep_to_what_the_next_server_allows() -> None:
     ends: list[H2Peer] = []
+    # A connection that is greeted after the new ones would keep to their limit already.
+    all_there = threading.Barrier(2)
 
     def script(peer: Peer) -> None:
         end = H2Peer(peer, *([(MAX_CONCURRENT_STREAMS, 1)] if peer.number >= 2 else []))
         if peer.number < 2:
-            end.requests(STREAMS)
+            assert len(end.requests(STREAMS)) == STREAMS
+            all_there.wait(10)
             end.send(go_away(0))
             end.frame()
             return
@@ -351,9 +354,10 @@ def test_requests_that_are_sent_again_keep_to_what_the_next_server_allows() -> N
             end.answer(*streams)
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), enough(100))
+        seen = run(grpc_order(server.port, value=FEW), enough(100), at_most_s=20)
     assert not seen.failures
-    assert {end.most for end in ends} == {1}
+    assert len(seen.done_ns) >= 100
+    assert max(end.most for end in ends) == 1
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -375,24 +379,28 @@ def test_no_more_streams_are_opened_than_the_server_allows(most: int) -> None:
 
 
 def test_a_limit_that_is_lowered_later_is_kept() -> None:
-    ends: list[H2Peer] = []
+    # By the number of the connection: the end, and the requests since it allows one.
+    lowered: dict[int, H2Peer] = {}
+    since: Counter[int] = Counter()
 
     def script(peer: Peer) -> None:
         end = H2Peer(peer)
-        ends.append(end)
-        streams = end.requests(STREAMS) if peer.number < 2 else []
-        if streams:
+        if peer.number < 2:
+            streams = end.requests(STREAMS)
             end.send(settings((MAX_CONCURRENT_STREAMS, 1)))
             assert end.until(h2.SETTINGS, h2.ACK) is not None
             end.answer(*streams)
             end.most = 0
+            lowered[peer.number] = end
         while streams := end.arrived():
+            since[peer.number] += len(streams)
             end.answer(*streams)
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), enough(200))
+        seen = run(grpc_order(server.port, value=FEW), lambda _: min(since[0], since[1]) >= 50, at_most_s=20)
     assert not seen.failures
-    assert [end.most for end in ends[:2]] == [1, 1]
+    assert min(since[0], since[1]) >= 50
+    assert [lowered[number].most for number in range(2)] == [1, 1]
 
 
 def test_all_of_a_connection_wait_while_no_stream_is_allowed() -> None:
