@@ -43,7 +43,14 @@ class Merger:
         self._told_ns[worker] = batch.end_ns
         self._first_ns = self._first_ns or batch.end_ns
         end_ns = min(self._told_ns)
-        return self._merged(end_ns) if end_ns - self._end_ns >= EVERY_NS else None
+        return self._merged(end_ns) if end_ns - self._end_ns >= EVERY_NS and self._all_told_by(end_ns) else None
+
+    def _all_told_by(self, end_ns: int) -> bool:
+        """Whether a whole report of every worker is there: without one its CPU and its requests in flight are not known."""
+        return all(
+            latest is not None or (waiting and waiting[0].end_ns <= end_ns)
+            for latest, waiting in zip(self._latest, self._waiting, strict=True)
+        )
 
     def ended(self, worker: int) -> LoadBatch | None:
         """The worker tells no more; with the last of them all that is left."""

@@ -31,6 +31,13 @@ def merged(merger: Merger, *reports: tuple[int, LoadBatch]) -> list[LoadBatch]:
     return [batch for worker, report in reports if (batch := merger.take(worker, report)) is not None]
 
 
+def begun() -> Merger:
+    """Of two workers that have told of their beginning."""
+    merger = Merger(2)
+    assert not merged(merger, (0, told(1)), (1, told(1)))
+    return merger
+
+
 def done_ms(batch: LoadBatch) -> list[float]:
     return (batch.done_ns / MS).tolist()
 
@@ -46,7 +53,7 @@ def test_one_workers_reports_pass_as_they_are() -> None:
 
 
 def test_a_batch_reaches_up_to_when_all_have_told_and_holds_the_rest_over() -> None:
-    merger = Merger(2)
+    merger = begun()
     (first,) = merged(merger, (1, told(75, [5, 30, 60, 70], {"late": 1})), (0, told(50, [10, 40], {"early": 1})))
     assert (first.end_ns, done_ms(first)) == (50 * MS, [5, 10, 30, 40])
     assert first.failures == {"early": 1}, "failures count where their report falls"
@@ -81,8 +88,16 @@ def test_batches_come_as_often_as_one_workers_reports() -> None:
     assert ((ends >= 45) & (ends <= 60)).all()
 
 
-def test_what_is_left_comes_when_the_last_worker_has_ended() -> None:
+def test_every_batch_tells_of_every_worker_even_where_one_begins_late() -> None:
     merger = Merger(2)
+    late = (1, told(240, [60], cpu_ns=7))
+    first, second = merged(merger, (0, told(50)), late, (0, told(100)), (0, told(240)), (0, told(290)), (1, told(290)))
+    assert [len(batch.workers) for batch in (first, second)] == [2, 2]
+    assert (first.end_ns, first.cpu_ns, done_ms(first)) == (240 * MS, 7, [60])
+
+
+def test_what_is_left_comes_when_the_last_worker_has_ended() -> None:
+    merger = begun()
     merged(merger, (0, told(50, [10])), (1, told(60, [55])))
     assert merger.take(0, told(70, [65], {"x": 1})) is None
     assert merger.ended(0) is None
@@ -143,7 +158,7 @@ def test_responses_are_cut_by_their_own_times_and_counts_stay_with_their_replies
         first, gap = np.array(first_ms, np.int64) * MS, np.array(gap_ms, np.int64) * MS
         return Streamed(np.array(responses, np.int64), first, first + 1, gap, gap + 2)
 
-    merger = Merger(2)
+    merger = begun()
     ahead = replace(told(200, [90, 180]), streamed=streamed([3, 4], [70], [150]))
     behind = replace(told(100, [80]), streamed=streamed([5], [60], [61]))
     (first,) = merged(merger, (0, ahead), (1, behind))
