@@ -32,9 +32,9 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that end in `data`. Raises Malformed."""
-        if self._after_return and data.startswith(b"\n"):
-            data = data[1:]
         if data:
+            if self._after_return and data.startswith(b"\n"):
+                data = data[1:]
             self._after_return = data.endswith(b"\r")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

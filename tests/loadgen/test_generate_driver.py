@@ -195,6 +195,11 @@ def test_events_mean_the_same_however_they_are_split(places: list[int]) -> None:
     assert not reader.midway
 
 
+def test_a_line_end_that_came_in_two_reads_swallows_no_other() -> None:
+    reader = EventReader()
+    assert [found for piece in (b"data: one\r", b"\n", b"\n") for found in reader.feed(piece)] == [b"one"]
+
+
 def outcome(pieces: list[bytes]) -> tuple[object, ...]:
     tally = Tally(lambda _: None, 1)
     responses = Responses(Arrivals(tally))
