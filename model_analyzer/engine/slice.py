@@ -246,7 +246,6 @@ def _warm_up(
             # The ramp began with the order, less than a report before its first.
             full_ns = batch.end_ns + int(ramp_s * 1e9)
         seen.take(batch)
-        reports.append(batch)
         # However short the phase: a model's first reply may be slow, and a busy host is.
         _give_up_if_hopeless(seen, (batch.end_ns - began_ns) / 1e9, max(plan.patience_s, WARMUP_MAX_S) + ramp_s)
         elapsed_s = (batch.end_ns - full_ns) / 1e9
@@ -254,6 +253,7 @@ def _warm_up(
             progress.live(plan.phase, Live("ramp", None, None, 0.0))
             continue
         counts.append(len(batch.done_ns))
+        reports.append(batch)
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
             return seen, (), _enough_workers(plan, reports, seen)
         if seen.replies and elapsed_s > WARMUP_MAX_S:

@@ -173,7 +173,7 @@ class Driver(ABC, Generic[C, S]):
             times = send_times_ns(order.value, order.distribution, order.seed, order.intervals_ns, order.ramp_ns)
             times = of_schedule(times, order.worker, order.workers)
         else:
-            times = slot_times_ns(order.concurrency, order.ramp_ns, self._shared_by)
+            times = slot_times_ns(int(order.value), order.ramp_ns, self._shared_by, order.worker, order.workers)
         origin_ns = start_ns if order.start_ns is None else order.start_ns
         return (origin_ns + time for time in times)
 

@@ -27,9 +27,15 @@ def send_times_ns(
     return (_ramped(time, ramp_ns) for time in times) if ramp_ns else times
 
 
-def slot_times_ns(concurrency: int, ramp_ns: int = 0, together: int = 1) -> Iterator[int]:
-    """Yield the times at which a closed loop begins each of its places, over the ramp; so many `together`."""
-    return (n // together * together * ramp_ns // concurrency for n in range(concurrency))
+def slot_times_ns(
+    concurrency: int, ramp_ns: int = 0, together: int = 1, worker: int = 0, workers: int = 1
+) -> Iterator[int]:
+    """Yield the times at which a closed loop begins each of its places, over the ramp; so many `together`.
+
+    concurrency: of the whole load. Of its places this worker has every `workers`-th.
+    """
+    places = range(worker, concurrency, workers)
+    return (places[n // together * together] * ramp_ns // concurrency for n in range(len(places)))
 
 
 def _constant(rate: float) -> Iterator[int]:

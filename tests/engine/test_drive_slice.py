@@ -17,12 +17,18 @@ from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 
 
 def drive(
-    world: World, script: Script, load: int = 1, measure_s: float = 0.5, patience_s: float = 10.0, most_workers: int = 1
+    world: World,
+    script: Script,
+    load: int = 1,
+    measure_s: float = 0.5,
+    patience_s: float = 10.0,
+    most_workers: int = 1,
+    ramp_s: float = 0.0,
 ) -> Slice:
     (phase,) = group(loads=[load]).phases
     world.generator.script = script
     requests = world.encoder.encode(world.server.load(phase.variant), 1, phase.source, "http", "")
-    order = LoadOrder("", Load("concurrency", load), requests, 10.0)
+    order = LoadOrder("", Load("concurrency", load, ramp_s=ramp_s), requests, 10.0)
     plan = SlicePlan(phase, order, 0, measure_s, patience_s, GpuChoice(), most_workers=most_workers)
     recorder = Recorder([world.sampler], 3600.0, world.clock)
     recorder.start()
@@ -163,6 +169,12 @@ def test_the_cold_begin_of_a_warm_up_asks_for_no_more(running: World) -> None:
     """Connections are made and replies are seen for the first time."""
     drive(running, in_turn(*[Replies(cpu=0.95)] * 2, Replies(cpu=0.3)), most_workers=8)
     assert [order.workers for order in running.generator.orders] == [1]
+
+
+def test_a_ramp_does_not_hide_that_the_whole_load_takes_more(running: World) -> None:
+    ramp = [Replies(cpu=0.1)] * 80
+    drive(running, in_turn(*ramp, Replies(cpu=0.95)), most_workers=2, ramp_s=4.0)
+    assert [order.workers for order in running.generator.orders] == [1, 2]
 
 
 @pytest.mark.parametrize(("replies", "orders"), [

@@ -491,6 +491,7 @@ def test_a_closed_loop_begins_over_its_ramp() -> None:
         began = time.monotonic_ns()
         run(order(server.port, value=4, ramp_ns=800 * MS), lambda _: server.accepted >= 4)
         took = time.monotonic_ns() - began
+        assert server.accepted == 4
     assert took >= 600 * MS, "the fourth place begins at three quarters of the ramp"
 
 

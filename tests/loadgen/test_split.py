@@ -8,7 +8,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_analyzer.loadgen.schedule import send_times_ns
+from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share, turns
 
 WORKERS = st.integers(1, 9)
@@ -39,6 +39,14 @@ def test_the_workers_schedules_together_are_the_one_schedule(
     parts = [list(islice(of_schedule(whole(), worker, workers), each)) for worker in range(workers)]
     together = sorted(time for part in parts for time in part)
     assert together == list(islice(whole(), each * workers))
+
+
+@given(st.integers(1, 200), st.integers(0, 10**10), WORKERS)
+def test_the_places_of_all_workers_begin_evenly_over_the_one_ramp(concurrency: int, ramp_ns: int, workers: int) -> None:
+    whole = list(slot_times_ns(concurrency, ramp_ns))
+    parts = [list(slot_times_ns(concurrency, ramp_ns, 1, worker, workers)) for worker in range(workers)]
+    assert [len(part) for part in parts] == [share(concurrency, worker, workers) for worker in range(workers)]
+    assert sorted(time for part in parts for time in part) == whole
 
 
 @given(st.integers(1, 30), WORKERS)
