@@ -250,7 +250,7 @@ def _warm_up(
         _give_up_if_hopeless(seen, (batch.end_ns - began_ns) / 1e9, max(plan.patience_s, WARMUP_MAX_S) + ramp_s)
         elapsed_s = (batch.end_ns - full_ns) / 1e9
         if elapsed_s < 0:
-            progress.live(plan.phase, Live("ramp", None, None, 0.0))
+            progress.live(plan.phase, Live("ramp", None, None, 0.0, plan.before_s))
             continue
         counts.append(len(batch.done_ns))
         reports.append(batch)

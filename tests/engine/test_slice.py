@@ -183,6 +183,9 @@ def test_a_ramp_is_over_before_a_slice_is_measured(world: World) -> None:
     # And then it settles as without one; that it is longer than a warm-up may be does not matter.
     assert all(4.2 <= seconds <= 4.5 for seconds in found)
     assert not any("settled" in note for note in world.store.measurements[0].notes)
+    # What is measured is not forgotten while the next slice's load grows: the time left is reckoned from it.
+    told = [live.before_s + live.measured_s for _, live in world.progress.lives]
+    assert told == sorted(told)
 
 
 @pytest.mark.parametrize(("rate", "latency_ns"), [(1000.0, 1_000_000), (40.0, 25_000_000)])
