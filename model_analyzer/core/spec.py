@@ -229,13 +229,16 @@ Models = Annotated[
 def _uses_request_rate(data: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether any model has a closed loop, and whether any has an open one."""
     flags = data.get("perf_analyzer_flags", {})
-    everywhere = bool(data.get("request_rate") or data.get("request_intervals") or "request-intervals" in flags)
+    everywhere = bool(data.get("request_rate") or data.get("request_intervals"))
     opened = [
         bool(model.parameters.request_rate)
-        or "request-intervals" in model.perf_analyzer_flags
-        or (everywhere and not model.parameters.concurrency)
+        # A model's own flags take the place of those for all.
+        or (
+            (everywhere or "request-intervals" in (model.perf_analyzer_flags or flags))
+            and not model.parameters.concurrency
+        )
         for model in data.get("profile_models", ())
-    ] or [everywhere]
+    ] or [everywhere or "request-intervals" in flags]
     return not all(opened), any(opened)
 
 

@@ -138,6 +138,15 @@ def test_flags_are_texts_as_a_command_line_has_them() -> None:
         ({"request_rate": 4}, ["request_rate"]),
         ({"profile_models": {"a": {"parameters": {"request_rate": 4}}}}, ["request_rate"]),
         ({"profile_models": {"a": {"parameters": {"request_rate": 4}}, "b": None}}, ["concurrency", "request_rate"]),
+        ({"perf_analyzer_flags": {"request-intervals": "f"}}, ["request_rate"]),
+        ({"profile_models": {"a": {"perf_analyzer_flags": {"request-intervals": "f"}}}}, ["request_rate"]),
+        (
+            {
+                "perf_analyzer_flags": {"request-intervals": "f"},
+                "profile_models": {"a": {"perf_analyzer_flags": {"streaming": True}}},
+            },
+            ["concurrency"],
+        ),
     ],
 )
 def test_the_default_columns_follow_the_load(keys: dict[str, Any], columns: list[str]) -> None:
