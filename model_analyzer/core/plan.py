@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from model_analyzer.core.load import Call, InputSource, Load
+from model_analyzer.core.load import Call, InputSource, Load, Tls
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.model_config import combinations
 from model_analyzer.core.variant import ServerSettings, Variant, canonical_json
@@ -27,6 +27,8 @@ class ModelPlan(Protocol):
     def input_source(self) -> InputSource: ...  # noqa: D102
     @property
     def call(self) -> Call | None: ...  # noqa: D102
+    @property
+    def tls(self) -> Tls | None: ...  # noqa: D102
     @property
     def model_config_parameters(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
@@ -112,6 +114,8 @@ def _phases(model: ModelPlan, variant: Variant, protocol: WireProtocol, conditio
                 "protocol": protocol,
                 "conditions": conditions,
                 **({} if model.call is None else {"call": model.call}),
+                # Whether, not how: which certificates are trusted costs nothing.
+                **({} if model.tls is None else {"tls": True}),
             }
             yield Phase(content_id(content), variant, batch_size, load, model.input_source, protocol, model.call)
 
