@@ -24,6 +24,7 @@ from model_analyzer.adapters.intervals import read_intervals
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
 from model_analyzer.adapters.rest import Rest
 from model_analyzer.adapters.resume import elsewhere, take_over
+from model_analyzer.core.ending import ending
 from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
 from model_analyzer.core.load import of_intervals
@@ -32,7 +33,6 @@ from model_analyzer.core.metric import REPEAT_FIELDS
 from model_analyzer.core.plan import Group, content_id, plan
 from model_analyzer.core.repeats import as_asked, begun, enough
 from model_analyzer.core.search import Search, Sweep
-from model_analyzer.core.select import satisfies
 from model_analyzer.core.shard import share
 from model_analyzer.core.spec import JobSpec, ResolvedModel, pairs
 from model_analyzer.core.stopping import StopRule
@@ -42,8 +42,6 @@ from model_analyzer.engine.group import Parts, Settings
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.run import Run
 from model_analyzer.errors import (
-    CONSTRAINTS_UNMET,
-    PHASES_FAILED,
     AnalyzerError,
     ExportPathError,
     Fault,
@@ -310,9 +308,9 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
                 what = f"Shard {job.shard} of {job.spec.shards}; when all have ended: model-analyzer merge {job.base} -o FOLDER"
                 console.print(what, soft_wrap=True, highlight=False)
         # What satisfies the constraints may be another shard's: `merge` judges.
-        judged = layout if job.shard is None else replace(layout, constraints={})
-        termination.leave(verdict(outputs.measurements(), judged))
-        return exit_code(outputs.measurements(), judged)
+        code, why = ending(outputs.measurements(), {} if job.shard is not None else layout.constraints)
+        termination.leave(why)
+        return code
 
 
 def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
@@ -520,25 +518,3 @@ def _say_where(export_path: Path, layout: tables.Layout, console: Console) -> No
     console.print(f"Tables: {export_path / layout.filename_inference}", soft_wrap=True, highlight=False)
     for name in (layout.filename_gpu, layout.filename_server):
         console.print(f"        {export_path / name}", soft_wrap=True, highlight=False)
-
-
-def exit_code(measurements: Sequence[Measurement], layout: tables.Layout) -> int:
-    """0: all measured; 4: some failed; 5: nothing satisfies the constraints."""
-    if any(measurement.status == "failed" for measurement in measurements):
-        return PHASES_FAILED
-    bounds = layout.constraints
-    if any(bounds.values()) and not any(satisfies(m, bounds.get(m.phase.variant.model, {})) for m in measurements):
-        return CONSTRAINTS_UNMET
-    return 0
-
-
-def verdict(measurements: Sequence[Measurement], layout: tables.Layout) -> list[str]:
-    """Why the exit code is not 0, in a line; none where it is."""
-    code = exit_code(measurements, layout)
-    if code == PHASES_FAILED:
-        failed = [measurement for measurement in measurements if measurement.status == "failed"]
-        first = f"{failed[0].phase}: {failed[0].notes[0] if failed[0].notes else 'no reason is known'}"
-        return [f"{len(failed)} of {len(measurements)} phases failed, the first one {' '.join(first.split())}"]
-    if code == CONSTRAINTS_UNMET:
-        return [f"none of {len(measurements)} phases satisfies the constraints; the tables show by how much"]
-    return []

@@ -302,22 +302,27 @@ def _batched(measurements: Iterable[Measurement], size: int) -> Iterator[list[Me
         yield some
 
 
-def summary(console: Console, measurements: Sequence[Measurement], layout: Layout) -> None:
-    """Print what a person wants to see first."""
+def summary(console: Console, measurements: Iterable[Measurement], layout: Layout) -> None:
+    """Print what a person wants to see first; from one pass over the measurements."""
     table = Table(title="Results", header_style="bold", pad_edge=False)
-    columns = _summary_columns(measurements, layout)
-    for column, _ in columns:
-        table.add_column(
-            column, justify="left" if column in ("Variant", "Status") else "right", no_wrap=column != "Status"
-        )
+    columns, rows, shown = _summary_columns(layout), [], {""}
     for m in measurements:
-        table.add_row(*(cell(m) for _, cell in columns))
+        rows.append([cell(m) for _, cell, _ in columns])
+        shown |= {"streams"} if _streamed([m]) else set()
+        shown |= {"gpus"} if m.gpus else set()
+    for column, _, where in columns:
+        if where in shown:
+            table.add_column(
+                column, justify="left" if column in ("Variant", "Status") else "right", no_wrap=column != "Status"
+            )
+    for row in rows:
+        table.add_row(*(text for text, (_, _, where) in zip(row, columns, strict=True) if where in shown))
     console.print(table)
 
 
-def _summary_columns(
-    measurements: Sequence[Measurement], layout: Layout
-) -> list[tuple[str, Callable[[Measurement], str]]]:
+def _summary_columns(layout: Layout) -> list[tuple[str, Callable[[Measurement], str], str]]:
+    """Header, cell, and where the column is shown: only with `streams`, only with `gpus`, or always."""
+
     def metric(tag: str) -> Callable[[Measurement], str]:
         return lambda m: format_value(METRICS[tag], m.values.get(tag)) or "-"
 
@@ -327,32 +332,28 @@ def _summary_columns(
             return "-"
         return f"{value:,.1f}" + (f" ±{half / value:.0%}" if half is not None and value else "")
 
-    columns: list[tuple[str, Callable[[Measurement], str]]] = [
-        ("Variant", lambda m: m.phase.variant.name),
-        ("Batch", lambda m: str(m.phase.batch_size)),
-        ("Load", lambda m: format_number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")),
-        ("infer/s", throughput),
-        ("p50 ms", metric("perf_latency_p50")),
-        ("p99 ms", metric("perf_latency_p99")),
+    def load(m: Measurement) -> str:
+        return format_number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")
+
+    def fits(m: Measurement) -> str:
+        return _about(m, layout.constraints.get(m.phase.variant.model, {}))["satisfies_constraints"]
+
+    return [
+        ("Variant", lambda m: m.phase.variant.name, ""),
+        ("Batch", lambda m: str(m.phase.batch_size), ""),
+        ("Load", load, ""),
+        ("infer/s", throughput, ""),
+        ("p50 ms", metric("perf_latency_p50"), ""),
+        ("p99 ms", metric("perf_latency_p99"), ""),
+        ("first ms", metric("time_to_first_token_p50"), "streams"),
+        ("gap ms", metric("inter_token_latency_p50"), "streams"),
+        ("resp/s", metric(STREAM_SIGN), "streams"),
+        ("GPU %", metric("gpu_utilization_max"), "gpus"),
+        ("Mem %", metric("gpu_memory_utilization_max"), "gpus"),
+        ("GPU MB", metric("gpu_used_memory_max"), "gpus"),
+        *([("Fits", fits, "")] if any(layout.constraints.values()) else []),
+        ("Status", _status, ""),
     ]
-    if _streamed(measurements):
-        columns += [
-            ("first ms", metric("time_to_first_token_p50")),
-            ("gap ms", metric("inter_token_latency_p50")),
-            ("resp/s", metric(STREAM_SIGN)),
-        ]
-    if any(m.gpus for m in measurements):
-        columns += [
-            ("GPU %", metric("gpu_utilization_max")),
-            ("Mem %", metric("gpu_memory_utilization_max")),
-            ("GPU MB", metric("gpu_used_memory_max")),
-        ]
-    if any(layout.constraints.values()):
-        columns.append(
-            ("Fits", lambda m: _about(m, layout.constraints.get(m.phase.variant.model, {}))["satisfies_constraints"])
-        )
-    columns.append(("Status", _status))
-    return columns
 
 
 def _status(m: Measurement) -> str:

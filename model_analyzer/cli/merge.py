@@ -23,7 +23,7 @@ def merge(folders: Folders, output_path: Out) -> None:
     from model_analyzer.adapters.clock import SystemClock
     from model_analyzer.adapters.comparison import FILENAME, show
     from model_analyzer.adapters.stored import merge_stores
-    from model_analyzer.wire import exit_code
+    from model_analyzer.core.ending import ending
 
     now = SystemClock().utc().isoformat(timespec="seconds")
     out = Path(output_path)
@@ -40,4 +40,4 @@ def merge(folders: Folders, output_path: Out) -> None:
     )
     if stored.missing:
         raise typer.Exit(PHASES_FAILED)
-    raise typer.Exit(exit_code(stored.measurements, layout))
+    raise typer.Exit(ending(stored.measurements, layout.constraints)[0])

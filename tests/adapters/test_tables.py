@@ -282,6 +282,14 @@ def test_the_summary_has_gpu_and_constraint_columns_where_there_is_something_to_
     assert all(column in text for column in ("GPU %", "Mem %", "GPU MB", "Fits", "2000.0", "No"))
 
 
+def test_the_summary_reads_each_row_of_a_store_once() -> None:
+    rows = [measured(phase(), gpu=GPU), failed(phase("broken"), "weights.bin is missing")]
+    console = Console(file=io.StringIO(), width=120)
+    summary(console, iter(rows), LAYOUT)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(part in text for part in ("GPU %", "m_config_default", "broken_config_default"))
+
+
 def test_the_summary_of_an_open_loop_shows_the_rate() -> None:
     assert " 250/s " in printed([measured(phase(load=250, kind="request_rate"))])
 
