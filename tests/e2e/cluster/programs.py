@@ -86,14 +86,18 @@ def _go(command: list[str], doing: str, **environment: str) -> None:
     if shutil.which("go") is None:
         raise ClusterError("go: no such program; install Go 1.24 or later (it builds Kubernetes and helm)")
     print(f"{doing}: {' '.join(command[:2])}, minutes when nothing of it is cached", flush=True)
-    done = subprocess.run(
-        command,
-        env={**os.environ, "CGO_ENABLED": "0", **environment},
-        capture_output=True,
-        text=True,
-        timeout=BUILD_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "CGO_ENABLED": "0", **environment},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        what = f"{doing} took more than {BUILD_TIMEOUT_S / 60:g} minutes; run it again: what is compiled stays"
+        raise ClusterError(what) from None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "downloading" not in line]
         raise ClusterError(f"{doing} failed:\n" + "\n".join(lines[-15:]))
