@@ -122,10 +122,15 @@ _ALL: tuple[Metric, ...] = (
     Metric("server_requests_failed", "Server Requests Failed", "requests", 1, "lower", "phase",
            "delta nv_inference_request_failure over the same time, all reasons.", ("nv_inference_request_failure",), digits=0),
     Metric("energy_per_inference", "Energy per Inference (J)", "J", 1, "lower", "phase",
-           "Energy of the GPUs in the measured time / inferences: from the energy counter where it refreshed at least"
-           " twice within a slice, else average power x time (then a note says so).",
+           "Energy of the GPUs / inferences: sum of the differences of their energy counters within slices / sum of"
+           " (infer/s x seconds between the refreshes that they lie between). Where no counter refreshed twice within a"
+           " slice: average power x time (then a note says so). Not of MIG instances: the counter is of the whole GPU.",
            ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption", "DCGM_FI_DEV_POWER_USAGE",
             "nv_gpu_power_usage"), digits=6),
+    Metric("energy_per_inference_ci", "Energy per Inference Interval (+-J)", "J", 1, "lower", "phase",
+           "Half-width of the 95 % confidence interval of the energy per inference: spread of the slices, and of the"
+           " repeats, and a refresh of the counter at both ends of each difference.",
+           ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"), digits=6),
     Metric("gpu_used_memory", "GPU Memory Usage (MB)", "MB", MB, "lower", "gpu",
            "Largest GPU memory in use while the phase ran.",
            ("DCGM_FI_DEV_FB_USED", "nv_gpu_memory_used_bytes"), "max", 1, first_round=True),
@@ -163,7 +168,8 @@ _ALL: tuple[Metric, ...] = (
            "Average activity of the memory interface.", ("DCGM_FI_PROF_DRAM_ACTIVE",), "avg", 1),
     Metric("gpu_xid_errors", "GPU XID Error", "code", 1, "lower", "gpu",
            "The last XID error code that the driver reported; 0: none.", ("DCGM_FI_DEV_XID_ERRORS",), "max", 0),
-    Metric("gpu_energy", "GPU Energy (J)", "J", 1, "lower", "gpu", "Energy of the GPU in the measured time.",
+    Metric("gpu_energy", "GPU Energy (J)", "J", 1, "lower", "gpu",
+           "Energy of the GPU in the measured time. Not of a MIG instance: the counter is of the whole GPU.",
            ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consumption"), "sum", 2),
     Metric("gpu_fresh_samples", "GPU Samples", "refreshes", 1, "higher", "gpu",
            "Distinct refreshes inside the measured time, of the source of GPU Utilization: how many readings it stands on.",
@@ -246,7 +252,7 @@ DEFAULT_SERVER_FIELDS = ("model_name", "gpu_uuid", "gpu_used_memory", "gpu_utili
 OWN_INFERENCE_FIELDS = (
     "perf_throughput_ci", "perf_latency_avg", "perf_latency_p50", "perf_latency_p90", "perf_latency_p95",
     "perf_latency_max", "perf_latency_p99_ci",
-    "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "energy_per_inference",
+    "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "energy_per_inference", "energy_per_inference_ci",
     "perf_server_queue", "perf_server_compute_input", "perf_server_compute_infer", "perf_server_compute_output",
     "requests_succeeded", "requests_failed", "server_requests_succeeded", "server_requests_failed",
     "cpu_used_ram", "client_cpu", "client_limited", "measured_seconds", "status", "notes",

@@ -11,6 +11,9 @@ _STAND_INS = {
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "GPU utilization is the graphics engine's activity (no GPU_UTIL here, as under MIG)",
     "DCGM_FI_PROF_DRAM_ACTIVE": "memory utilization is the DRAM activity (no MEM_COPY_UTIL here, as under MIG)",
 }
+# An exporter repeats the whole GPU's power and energy on the rows of its MIG instances (dcgm-exporter issues 257, 317).
+MIG_ENERGY = "the energy counter is of the whole GPU, which its MIG instances share"
+_MIG_POWER = "GPU power of a MIG instance is that of its whole GPU"
 # Triton and DCGM look at the same device; more than this apart they do not.
 _UTILIZATION_APART = 0.25
 _MEMORY_APART = 0.10
@@ -24,6 +27,9 @@ def read_metric(
     seconds: measured time, to scale a counter to. why_absent: the reason where no source ever showed the metric.
     cadences: source -> seconds between its refreshes, where known.
     """
+    instance = "/" in subject
+    if instance and metric.tag == "gpu_energy":
+        return Reading(None, reason=MIG_ENERGY)
     stale: Reading | None = None
     for name in metric.sources:
         summary = summaries.get(Series(name, subject))
@@ -33,8 +39,11 @@ def read_metric(
         value = _value(metric, name, summary, seconds)
         if value is not None:
             note = _STAND_INS.get(name) if name != metric.sources[0] else None
+            note = _MIG_POWER if instance and metric.tag == "gpu_power_usage" else note
             return Reading(value, source, summary.samples, summary.fresh, note=note)
-        stale = stale or Reading(None, source, summary.samples, summary.fresh, _stale(name, source, seconds, cadences))
+        stale = stale or Reading(
+            None, source, summary.samples, summary.fresh, _why_stale(name, summary, source, seconds, cadences)
+        )
     return stale or Reading(None, reason=why_absent)
 
 
@@ -45,14 +54,19 @@ def source_of(name: str) -> str:
 
 def _value(metric: Metric, name: str, summary: Summary, seconds: float) -> float | None:
     if name in COUNTERS:
-        return summary.delta / summary.delta_s * seconds if summary.delta_s > 0 else None
+        # No GPU uses nothing: a counter that stands still does not count.
+        return summary.delta / summary.delta_s * seconds if summary.delta > 0 else None
     if not summary.fresh:
         return None
     average = summary.total / summary.fresh
     return {"max": summary.high, "min": summary.low, "avg": average, "sum": summary.total}[metric.reduce]
 
 
-def _stale(name: str, source: str, seconds: float, cadences: Mapping[str, float]) -> str:
+def _why_stale(name: str, summary: Summary, source: str, seconds: float, cadences: Mapping[str, float]) -> str:
+    if summary.falls:
+        return f"{source}'s energy counter fell: it was reset"
+    if summary.delta_s > 0:
+        return f"{source}'s energy counter stood still"
     every = f" (it does every {cadences[source]:.1f} s)" if source in cadences else ""
     if name in COUNTERS:
         return f"{source} did not refresh twice within one slice of the measured {seconds:.1f} s{every}"

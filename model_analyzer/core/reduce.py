@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from model_analyzer.core import open_loop
 from model_analyzer.core.client_limit import client_limit
+from model_analyzer.core.energy import energy_per_inference
 from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
@@ -296,31 +297,18 @@ def _gpu_values(
         values[metric.tag] = across(metric, readings)
         if values[metric.tag] is None:
             reasons[metric.tag] = next((r.reason for r in readings if r.reason), no_gpu_reason(problems))
-    count = sum(piece.stats.count for piece in slices) * inferences
-    joules, energy_note = _energy(gpus.values(), seconds)
-    values["energy_per_inference"] = joules / count if joules is not None and count else None
-    if values["energy_per_inference"] is None:
-        told = (readings["gpu_energy"].reason for readings in gpus.values())
-        absent = next((reason for reason in told if reason), no_gpu_reason(problems))
-        reasons["energy_per_inference"] = "no inference" if joules is not None else absent
+    energy = energy_per_inference(slices, gpus, inferences, no_gpu_reason(problems))
+    for tag, value, why in (
+        ("energy_per_inference", energy.joules, energy.reason),
+        ("energy_per_inference_ci", energy.half_width, energy.interval_reason),
+    ):
+        values[tag] = value
+        if value is None:
+            reasons[tag] = why
     whole = merge(telemetry)
     notes = [note for key in gpus if (note := disagreement(key, whole, seconds))]
     notes += [reading.note for readings in gpus.values() for reading in readings.values() if reading.note]
-    return values, reasons, notes + ([energy_note] if energy_note else [])
-
-
-def _energy(gpus: Iterable[Mapping[str, Reading]], seconds: float) -> tuple[float | None, str | None]:
-    """Joules of all GPUs together, and a note where power stands in for a counter; None where one GPU has neither."""
-    joules: list[float] = []
-    note = None
-    for readings in gpus:
-        energy, power = readings["gpu_energy"].value, readings["gpu_power_usage"].value
-        if energy is None:
-            if power is None:
-                return None, None
-            energy, note = power * seconds, "energy is average power x time"
-        joules.append(energy)
-    return (sum(joules) if joules else None), note
+    return values, reasons, [*notes, *energy.notes]
 
 
 def problem_notes(problems: Mapping[str, str]) -> list[str]:

@@ -93,17 +93,18 @@ def throughput_spread(repeats: Sequence[Sequence[SliceStats]]) -> Spread | None:
     """How far the throughput of the repeats lies apart; None below two, or where one had no reply."""
     values = [rate_of(slices) for slices in repeats]
     whole = rate_of(_all(repeats))
-    return _spread(values, lambda value: value / whole - 1)
+    return spread_of(values, lambda value: value / whole - 1)
 
 
 def percentile_spread(repeats: Sequence[Sequence[SliceStats]], q: float) -> Spread | None:
     """How far the q-th percentile of the repeats lies apart, likewise; its half-width is one of the logarithm."""
     values = [_percentile(slices, q) for slices in repeats]
     whole = _percentile(_all(repeats), q)
-    return _spread(values, lambda value: log(value / whole))
+    return spread_of(values, lambda value: log(value / whole))
 
 
-def _spread(values: Sequence[float], apart: Callable[[float], float]) -> Spread | None:
+def spread_of(values: Sequence[float], apart: Callable[[float], float]) -> Spread | None:
+    """How far the repeats' values lie apart; None below two, or where one is 0. apart: a value from the whole, as a share."""
     n = len(values)
     if n < 2 or min(values) <= 0:
         return None

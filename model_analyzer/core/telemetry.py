@@ -76,7 +76,8 @@ class Summary:
     """One series over measured time; mergeable.
 
     samples: scrapes that showed it. fresh: distinct refreshes among them that fell inside. low, high, total: over the
-    fresh values. delta, delta_s: of a counter, between its first and last fresh value.
+    fresh values. delta, delta_s: of a counter, between its first and last fresh value; 0 over a slice in which it fell.
+    falls: how often it did.
     """
 
     samples: int
@@ -86,6 +87,7 @@ class Summary:
     total: float = 0.0
     delta: float = 0.0
     delta_s: float = 0.0
+    falls: int = 0
 
     def plus(self, other: Summary) -> Summary:
         """Both together."""
@@ -102,6 +104,7 @@ class Summary:
             self.total + other.total,
             self.delta + other.delta,
             self.delta_s + other.delta_s,
+            self.falls + other.falls,
         )
 
 
@@ -139,7 +142,9 @@ def summarise(pages: Iterable[Page], start_ns: int, end_ns: int, gpus: Iterable[
                 if series.name in _KEPT and series.subject in subjects:
                     one = _one(series, value, page.time_ns, fresh, lasts)
                     found[series] = found[series].plus(one) if series in found else one
-    return found
+    # A counter that fell was reset: from then on it may have counted anything, so nothing of it is believed here.
+    reset = {series: replace(summary, delta=0.0, delta_s=0.0) for series, summary in found.items() if summary.falls}
+    return {**found, **reset}
 
 
 def _by_origin(pages: Iterable[Page]) -> dict[tuple[str, str], list[Page]]:
@@ -164,9 +169,7 @@ def _one(series: Series, value: float, time_ns: int, fresh: bool, lasts: dict[Se
         return Summary(1, 1, value, value, value)
     last_ns, last = lasts.get(series, (time_ns, value))
     lasts[series] = (time_ns, value)
-    # A counter that fell was reset: the step is unknown, and left out together with its time.
-    delta, delta_s = (value - last, (time_ns - last_ns) / 1e9) if value >= last else (0.0, 0.0)
-    return Summary(1, 1, value, value, value, delta, delta_s)
+    return Summary(1, 1, value, value, value, value - last, (time_ns - last_ns) / 1e9, int(value < last))
 
 
 def merge(parts: Iterable[Summaries]) -> Summaries:
@@ -238,7 +241,7 @@ def counter_deltas(before: Page, after: Page, model: str) -> tuple[dict[str, flo
 def summaries_to_json(summaries: Summaries) -> str:
     """For the store: JSON, zlib-compressed and base64-coded, because the names and GPUs repeat (eight GPUs: a fifth)."""
     rows = [
-        [series.name, series.subject, s.samples, s.fresh, s.low, s.high, s.total, s.delta, s.delta_s]
+        [series.name, series.subject, s.samples, s.fresh, s.low, s.high, s.total, s.delta, s.delta_s, s.falls]
         for series, s in summaries.items()
     ]
     return base64.b64encode(zlib.compress(json.dumps(rows, separators=(",", ":")).encode())).decode()

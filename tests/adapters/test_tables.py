@@ -145,8 +145,9 @@ def test_absent_is_empty_and_zero_is_zero() -> None:
 def test_equal_reasons_stand_together(tmp_path: Path) -> None:
     ((row,), _, _) = written(tmp_path, [measured(phase())])
     assert row["Notes"].count(NO_GPU) == 1
-    headers = "Max Memory Utilization (%), Max GPU Utilization (%), Max GPU Memory (MB), Energy per Inference (J)"
-    assert f"{headers}: {NO_GPU}" in row["Notes"]
+    headers = "Max Memory Utilization (%), Max GPU Utilization (%), Max GPU Memory (MB)"
+    energy = "Energy per Inference (J), Energy per Inference Interval (+-J)"
+    assert f"{headers}, {energy}: {NO_GPU}" in row["Notes"]
 
 
 @pytest.mark.parametrize(("make", "status"), [(failed, "failed"), (skipped, "skipped")])

@@ -164,10 +164,16 @@ class TestCounters:
         summary = over(scraped(cadence=30, every=1, until=40, phase=15), 0, 40)[ENERGY]
         assert (summary.fresh, summary.delta, summary.delta_s) == (1, 0.0, 0.0)
 
-    def test_a_reset_is_left_out_with_its_time(self) -> None:
+    def test_a_slice_with_a_reset_has_no_difference(self) -> None:
         steps = enumerate((1000.0, 1010.0, 1020.0, 5.0, 15.0))
         summary = over([dcgm(second, {ENERGY: joules}, second) for second, joules in steps], 0, 4)[ENERGY]
-        assert (summary.delta, summary.delta_s) == (20.0, 2.0)
+        assert (summary.delta, summary.delta_s, summary.falls) == (0.0, 0.0, 1)
+
+    def test_a_reset_costs_its_own_slice_only(self) -> None:
+        steps = enumerate((1000.0, 1010.0, 1020.0, 5.0, 15.0, 25.0))
+        pages = [dcgm(second, {ENERGY: joules}, second) for second, joules in steps]
+        summary = merge([over(pages, 0, 2), over(pages, 1, 4), over(pages, 3, 5)])[ENERGY]
+        assert (summary.delta, summary.delta_s, summary.falls) == (20.0, 2.0, 1)
 
     def test_slices_add_up(self) -> None:
         pages = scraped(cadence=1, every=1, until=100)
@@ -252,7 +258,11 @@ class TestCounterDeltas:
     st.dictionaries(
         st.builds(Series, st.text(max_size=9), st.text(max_size=9)),
         st.builds(
-            Summary, st.integers(0, 9), st.integers(0, 9), *[st.floats(allow_nan=False, allow_infinity=False)] * 5
+            Summary,
+            st.integers(0, 9),
+            st.integers(0, 9),
+            *[st.floats(allow_nan=False, allow_infinity=False)] * 5,
+            st.integers(0, 9),
         ),
     )
 )

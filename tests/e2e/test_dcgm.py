@@ -104,6 +104,7 @@ def test_gpu_columns_come_from_the_exporter(make_job: Callable[..., Job], remote
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
     assert watts == pytest.approx(WATTS, rel=0.2)
     assert "average power" not in row["Notes"], "the energy is the counter's"
+    assert "Energy per Inference Interval (+-J): no interval: 1 slices" in row["Notes"]
 
     (server,) = job.rows("metrics-server-only.csv")
     assert server["GPU UUID"] == T4
@@ -127,7 +128,8 @@ def test_two_exporters_have_their_gpus_side_by_side_and_a_dead_third_is_told(
     make_job: Callable[..., Job], remote: dict[str, str]
 ) -> None:
     with exporter("t4_under_load_no_help_type.prom") as one, exporter("l4_gpu-operator_full.prom") as two:
-        job = make_job(["add_sub"], gpus=[T4, L4], dcgm_exporter_url=[one, DEAD, two], **remote, **SLICES)
+        four = {**SLICES, "min_seconds": 4.0, "max_seconds": 4.0}
+        job = make_job(["add_sub"], gpus=[T4, L4], dcgm_exporter_url=[one, DEAD, two], **remote, **four)
         assert job.profile().returncode == 0
     rows = {row["GPU UUID"]: row for row in job.rows("metrics-model-gpu.csv")}
     assert {uuid: row["GPU Model"] for uuid, row in rows.items()} == {T4: "Tesla T4", L4: "NVIDIA L4"}
@@ -135,6 +137,8 @@ def test_two_exporters_have_their_gpus_side_by_side_and_a_dead_third_is_told(
     (row,) = job.rows()
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
     assert watts == pytest.approx(2 * WATTS, rel=0.2)
+    apart = float(row["Energy per Inference Interval (+-J)"]) * float(row["Throughput (infer/sec)"])
+    assert abs(watts - 2 * WATTS) <= apart < 2 * WATTS
     assert f"dcgm: {DEAD}: connection refused" in row["Notes"]
 
 

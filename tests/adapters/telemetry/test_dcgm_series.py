@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import sqrt
 
+import numpy as np
 import pytest
 from telemetry_pages import Replay, page
 
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
 from model_analyzer.adapters.telemetry.triton import TritonSampler
 from model_analyzer.core.gpus import GpuChoice, Selection, select_gpus
-from model_analyzer.core.reduce import read_telemetry
+from model_analyzer.core.histogram import Histogram
+from model_analyzer.core.load import InputSource, Load
+from model_analyzer.core.measurement import Measurement, Slice
+from model_analyzer.core.plan import Phase
+from model_analyzer.core.reading import MIG_ENERGY
+from model_analyzer.core.reduce import read_telemetry, reduce_phase
+from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.stopping import Verdict
 from model_analyzer.core.telemetry import Gpu, Page, Reading, cadences, summarise
+from model_analyzer.core.variant import Variant
 
 SECOND = 1_000_000_000
 MIB = 2**20
@@ -146,6 +156,65 @@ def test_mig_instances_have_readings_of_their_own(replay: Replay) -> None:
     assert {key: each["gpu_utilization"].value for key, each in found.items()} == {f"{T4}/1": 0.5, f"{T4}/2": 0.125}
     assert all("graphics engine" in str(each["gpu_utilization"].note) for each in found.values())
     assert pages[0].gpus[f"{T4}/2"] == Gpu("A100 MIG 1g.5gb", "0")
+
+
+def test_a_mig_instance_has_its_gpus_power_with_a_note_and_no_energy(replay: Replay) -> None:
+    for found in readings(scrape_each_second(replay, 5, mig), 0, 5).values():
+        assert found["gpu_power_usage"].note == "GPU power of a MIG instance is that of its whole GPU"
+        assert (found["gpu_energy"].value, found["gpu_energy"].reason) == (None, MIG_ENERGY)
+
+
+def energy_of(pages: Sequence[Page], *starts: int) -> Measurement:
+    """The row of a phase with slices of 10 s from these seconds on, each with 1,000 replies of 2 inferences."""
+    gpus = select_gpus(pages, GpuChoice()).gpus
+    latency = Histogram.of(np.full(1000, 10_000_000))
+    slices = []
+    for start in starts:
+        stats = SliceStats(10 * SECOND, SECOND, (100,) * 10, latency, start * SECOND)
+        seen = summarise(pages, start * SECOND, (start + 10) * SECOND, gpus)
+        at = f"2026-01-01T10:00:{start:02}.000+00:00"
+        slices.append(
+            Slice("id", 0, at, 0.0, stats, {}, None, "not read", 0.0, 0.0, gpus, seen, cadences(pages), {})
+        )  # fmt: skip
+    phase = Phase("id", Variant("m", "m"), 2, Load("concurrency", 1), InputSource(), "http")
+    return reduce_phase(phase, slices, Verdict(True, True, (), None, None), 2)
+
+
+def test_joules_an_inference_by_a_counter_that_moves_each_second(replay: Replay) -> None:
+    # 2,000 J a second, 200 inferences a second. Ten refreshes a slice, the first at its second second: 9 s known to a
+    # second at either end, three times.
+    found = energy_of(scrape_each_second(replay, 40, lambda second: busy(second, 1, 0)), 0, 15, 30).values
+    assert found["energy_per_inference"] == pytest.approx(10)
+    assert found["energy_per_inference_ci"] == pytest.approx(10 * 1.959964 / sqrt(6 * 3) / 9, rel=1e-3)
+
+
+def test_joules_an_inference_leave_out_the_slice_in_which_the_counter_was_reset(replay: Replay) -> None:
+    def reset(second: int) -> str:
+        text = busy(second, 1, 0)
+        return set_value(text, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 2_000_000 * second) if second >= 20 else text
+
+    found = energy_of(scrape_each_second(replay, 40, reset), 0, 15, 30)
+    assert found.values["energy_per_inference"] == pytest.approx(10)
+    assert found.reasons["energy_per_inference_ci"].startswith("no interval: 2 slices")
+    assert f"the energy counter of {T4} fell in 1 of 3 slices: it was reset, and is left out there" in found.notes
+
+
+def test_an_exporter_that_is_slower_than_the_slices_gives_average_power_and_no_interval(replay: Replay) -> None:
+    # Of the page's 30 s refreshes one falls into the first slice.
+    found = energy_of(scrape_each_second(replay, 60, busy), 10, 30, 40)
+    power = found.gpus[T4]["gpu_power_usage"].value
+    assert power is not None
+    assert found.values["energy_per_inference"] == pytest.approx(power / 200)
+    assert found.reasons["energy_per_inference_ci"] == "no interval: energy is average power x time"
+
+
+def test_joules_an_inference_are_not_told_of_mig_instances(replay: Replay) -> None:
+    found = energy_of(scrape_each_second(replay, 40, mig), 0, 15, 30)
+    assert found.values["energy_per_inference"] is None
+    assert found.values["gpu_energy"] is None
+    assert {found.reasons[tag] for tag in ("energy_per_inference", "energy_per_inference_ci", "gpu_energy")} == {
+        MIG_ENERGY
+    }
 
 
 def choose(replay: Replay, choice: GpuChoice, *others: Page) -> Selection:
