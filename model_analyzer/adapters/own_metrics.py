@@ -72,9 +72,11 @@ class _Page(Collector):
     def collect(self) -> Iterator[Metric]:
         standing = self._standing
         yield _info("model_analyzer_build_info", "Version of the program; always 1.", version=__version__)
-        yield GaugeMetricFamily("model_analyzer_phases", "Phases of the run in all.", standing.total)
         yield GaugeMetricFamily(
-            "model_analyzer_phases_done", "Phases with a row, those of earlier runs among them.", standing.done
+            "model_analyzer_phases", "Phases of the run in all, each as often as it is repeated.", standing.total
+        )
+        yield GaugeMetricFamily(
+            "model_analyzer_phases_done", "Phases that are done, in earlier runs too.", standing.done
         )
         yield GaugeMetricFamily("model_analyzer_phases_failed", "Phases that failed in this run.", standing.failed)
         yield CounterMetricFamily(

@@ -163,6 +163,7 @@ class Standing:
     def __init__(self, outlook: Outlook, now: Callable[[], float] = time.monotonic) -> None:
         self._eta = Eta(outlook, now)
         self.total = self.done = self.failed = self.request_errors = 0
+        self._errors_of: dict[str, int] = {}
         self.phase: Phase | None = None
         self.live: Live | None = None
         self.finished_at: float | None = None
@@ -181,7 +182,10 @@ class Standing:
         """One more phase is done. finished_at: seconds since the epoch."""
         self.done += self._eta.count(measurement)
         self.failed += measurement.status == "failed"
-        self.request_errors += int(measurement.values.get("requests_failed") or 0)
+        # A row holds the failures of all its repeats so far.
+        phase_id, errors = measurement.phase.id, int(measurement.values.get("requests_failed") or 0)
+        self.request_errors += max(errors - self._errors_of.get(phase_id, 0), 0)
+        self._errors_of[phase_id] = errors
         self.phase = self.live = None
         self.finished_at = time.time()
 

@@ -51,6 +51,9 @@ def test_a_run_in_its_middle(metrics: OwnMetrics) -> None:
         "model_analyzer_phases_failed": 1,
     }
     assert page["model_analyzer_errors_total"][0] == 3
+    # The row of a phase holds the failures of all its repeats so far: each is counted once.
+    metrics.finished(replace(done, repeats=2, values={**done.values, "requests_failed": 5.0}))
+    assert scrape(metrics)["model_analyzer_errors_total"][0] == 5
     assert page["model_analyzer_phase_info"] == (
         1, {"phase": "big_config_default batch 8 concurrency 1", "model": "big", "batch_size": "8"}
     )  # fmt: skip

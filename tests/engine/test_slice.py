@@ -12,6 +12,7 @@ from fakes import SECOND_NS, FakeClock, Replies, World, group
 
 from model_analyzer.core.load import Load, LoadOrder, of_intervals
 from model_analyzer.core.measurement import Slice
+from model_analyzer.core.plan import Group
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.ports import LoadBatch
 
@@ -123,7 +124,7 @@ def test_a_model_slower_than_max_seconds_fails_and_says_so(world: World) -> None
     assert (row.status, row.notes) == ("failed", ("no reply within 10 s",))
 
 
-def warmups(world: World) -> list[float]:
+def warmups(world: World, measured: Group | None = None) -> list[float]:
     """Seconds of warm-up of each slice, in order."""
     found = []
     add = world.store.add_slice
@@ -133,7 +134,7 @@ def warmups(world: World) -> list[float]:
         add(piece)
 
     world.store.add_slice = keep  # type: ignore[method-assign]
-    world.run([group()])
+    world.run([measured or group()])
     return found
 
 
@@ -170,15 +171,7 @@ def test_a_ramp_is_over_before_a_slice_is_measured(world: World) -> None:
     world.rule = StopRule("fixed", min_s=1.0, max_s=2.0)
     one = group()
     phase = replace(one.phases[0], load=Load("concurrency", 1, ramp_s=4.0))
-    found = []
-    add = world.store.add_slice
-
-    def keep(piece: Slice) -> None:
-        found.append(piece.warmup_s)
-        add(piece)
-
-    world.store.add_slice = keep  # type: ignore[method-assign]
-    world.run([replace(one, phases=(phase,))])
+    found = warmups(world, replace(one, phases=(phase,)))
     assert found
     # And then it settles as without one; that it is longer than a warm-up may be does not matter.
     assert all(4.2 <= seconds <= 4.5 for seconds in found)
