@@ -94,13 +94,13 @@ def status(export_path: ExportPath = ".") -> None:
     from model_analyzer.adapters.stored import read_stored
 
     stored = read_stored(Path(export_path))
-    missing = stored.missing
+    missing, statuses = stored.missing, stored.statuses()
     typer.echo(f"run of {stored.at}: {len(stored.phase_ids)} phases")
-    for name, count in sorted(stored.statuses().items()):
+    for name, count in sorted(statuses.items()):
         typer.echo(f"  {name}: {count}")
     typer.echo(f"  not measured yet: {missing}" + (f", {stored.unfinished} of them begun" if stored.unfinished else ""))
     typer.echo(f"  server-only baseline: {'measured' if stored.baselines else 'not measured yet'}")
-    if missing or stored.statuses().get("failed"):
+    if missing or statuses.get("failed"):
         raise typer.Exit(PHASES_FAILED)
 
 
