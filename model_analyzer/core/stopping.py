@@ -68,7 +68,7 @@ def judge(
     wanted: how many are asked for; only for these is a phase extended beyond max_s, and not for ever. failed: requests that
     failed inside the slices.
     """
-    measured_s = sum(piece.duration_ns for piece in slices) / 1e9
+    measured_s = _measured_s(slices)
     moved = throughput_motion(slices)
     throughput, p99 = throughput_interval(slices, moved), percentile_interval(slices, 0.99, moved)
     reasons = _reasons(slices, rule, throughput, p99)
@@ -81,6 +81,21 @@ def judge(
     if done and fresh is not None and fresh < wanted and measured_s < max(rule.max_s, wanted * EXPORTER_CADENCE_S):
         return Verdict(False, stable, (), throughput, p99, wanted - fresh)
     return Verdict(done, stable, () if stable else reasons, throughput, p99)
+
+
+def may_be_done(slices: Sequence[SliceStats], rule: StopRule, failed: int = 0) -> bool:
+    """Whether these slices can suffice at all, whatever their figures say; False: `judge` would say that they do not.
+
+    It costs next to nothing, where the intervals of `judge` take milliseconds a slice.
+    """
+    if rule.requests is not None:
+        return requests_left(slices, rule.requests, failed) == 0
+    measured_s = _measured_s(slices)
+    return (measured_s >= rule.min_s * 0.999 and _long_enough(slices, rule)) or measured_s >= rule.max_s * 0.999
+
+
+def _measured_s(slices: Sequence[SliceStats]) -> float:
+    return sum(piece.duration_ns for piece in slices) / 1e9
 
 
 def requests_left(slices: Sequence[SliceStats], requests: int, failed: int = 0) -> int:

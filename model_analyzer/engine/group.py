@@ -12,7 +12,7 @@ from model_analyzer.core.measurement import Environment, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
 from model_analyzer.core.repeats import by_repeat, judge_repeats
-from model_analyzer.core.stopping import StopRule, Verdict, judge, requests_left
+from model_analyzer.core.stopping import StopRule, Verdict, judge, may_be_done, requests_left
 from model_analyzer.core.variant import ModelInfo, ServerInfo, Variant
 from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
@@ -63,13 +63,17 @@ class Parts:
 
 @dataclass(slots=True)
 class Running:
-    """A phase being measured. earlier: slices of its whole repeats; slices: those of the one that runs."""
+    """A phase being measured. earlier: slices of its whole repeats; slices: those of the one that runs.
+
+    judged: the last verdict, and on how many slices.
+    """
 
     phase: Phase
     requests: RequestSet
     earlier: list[Slice] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     gave_up: bool = False
+    judged: tuple[int, Verdict] | None = None
 
     @property
     def latency(self) -> Histogram:
@@ -338,10 +342,18 @@ class GroupDriver:
         return missing if seen_two else max(missing, min(wanted, 2))
 
     def _judge(self, item: Running) -> Verdict:
+        """Asked for before a slice and after it: what was said of the same slices still holds."""
+        if item.judged is None or item.judged[0] != len(item.slices):
+            item.judged = len(item.slices), self._judge_anew(item)
+        return item.judged[1]
+
+    def _judge_anew(self, item: Running) -> Verdict:
         if _failure_ratio(item.slices) > MAX_FAILURE_RATIO and len(item.slices) >= 2:
             return Verdict(done=True, stable=False, reasons=(), throughput=None, p99=None)
         fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples and not item.gave_up else None
         stats, rule = [piece.stats for piece in item.slices], self._rule(item.phase)
+        if not may_be_done(stats, rule, _failures(item.slices)):
+            return Verdict(done=False, stable=False, reasons=(), throughput=None, p99=None)
         return judge(stats, rule, fresh, self._settings.min_gpu_samples, _failures(item.slices))
 
     def _rule(self, phase: Phase) -> StopRule:

@@ -9,7 +9,7 @@ from queues import Server, Speed
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.stats import SliceStats
-from model_analyzer.core.stopping import StopRule, Verdict, judge, slice_seconds
+from model_analyzer.core.stopping import StopRule, Verdict, judge, may_be_done, slice_seconds
 
 SECOND_NS = 1_000_000_000
 STEADY = Server(0.002, queues.gamma)
@@ -188,3 +188,22 @@ def test_stopping_at_the_first_good_look_costs_little_coverage() -> None:
         hits += abs(verdict.throughput.mean - STEADY.throughput) <= verdict.throughput.half_width
     assert stopped == 150
     assert hits >= 0.92 * 150
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        StopRule("interval", min_s=2.0, max_s=6.0),
+        StopRule("perf_analyzer", min_s=2.0, max_s=6.0),
+        StopRule("fixed", min_s=3.0, max_s=6.0),
+        StopRule("interval", requests=1500),
+    ],
+)
+@pytest.mark.parametrize("period_s", [0.7, 3.2])
+def test_the_quick_look_never_says_no_where_the_whole_one_says_yes(rule: StopRule, period_s: float) -> None:
+    slices = simulated(STEADY, 12, period_s=period_s)
+    ends = [n for n in range(1, 13) if judge(slices[:n], rule).done]
+    quick = [n for n in range(1, 13) if may_be_done(slices[:n], rule)]
+    assert ends
+    assert quick[0] > 1
+    assert set(ends) <= set(quick)
