@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from copy import copy
+from typing import Annotated, Any
 
 import typer
 
@@ -53,13 +54,25 @@ def register() -> typer.Typer:
     return app
 
 
+def _command(arguments: list[str]) -> Any:
+    """The application; of a line that names a command, with that one only: typer takes its time to describe each."""
+    whole = register()
+    named = [each for each in whole.registered_commands if arguments[:1] == [_name(each)]]
+    lean = copy(whole)
+    lean.registered_commands = named or whole.registered_commands
+    return typer.main.get_command(lean)
+
+
+def _name(command: Any) -> str:
+    return str(command.name or command.callback.__name__)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; ends the process. Never shows a traceback for anything that a user can cause."""
     from model_analyzer.cli import said, usage
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     said.choose(as_json=said.wants_json(arguments))
-    command = typer.main.get_command(register())
     try:
         with interruptible():
             arguments = usage.without_mode(arguments) or ["--help"]
@@ -68,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
                 from model_analyzer.cli import original
 
                 arguments.insert(0, original.NAME)
-            code = command.main(arguments, prog_name="model-analyzer", standalone_mode=False)
+            code = _command(arguments).main(arguments, prog_name="model-analyzer", standalone_mode=False)
             sys.stdout.flush()
     except AnalyzerError as error:
         sys.exit(said.error(error))
