@@ -7,14 +7,16 @@ repeatability beside Triton Model Analyzer), own (what has no rival). Parts that
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from bench.versus.context import Context
 from bench.versus.cost import cost, payload
 from bench.versus.machine import machine, versions
 from bench.versus.own import own
-from bench.versus.rivals import Rivals, RivalsError, install
-from bench.versus.server import Shared, serving
+from bench.versus.rivals import RivalsError, install
+from bench.versus.server import serving
 from bench.versus.spent import CommandError
 from bench.versus.sweep import sweep
 from model_analyzer.errors import AnalyzerError
@@ -32,6 +34,8 @@ from model_analyzer.errors import AnalyzerError
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, QUICK = ROOT / "docs", ROOT / "results" / "bench-quick"
 NAME = "benchmarks"
+# The raw runs of a part that is not finished, a line each; it goes when the part is done.
+UNFINISHED = f"{NAME}-unfinished.jsonl"
 PARTS = {"cost": cost, "sweep": sweep, "payload": payload, "own": own}
 NEEDS_MODEL_ANALYZER = {"sweep"}
 
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the parts that were finished are kept", file=sys.stderr)
+        raw = folder / UNFINISHED
+        runs = f"; the runs of the one that was not are in {raw}" if raw.exists() else ""
+        print(f"interrupted; the parts that were finished are kept{runs}", file=sys.stderr)
         return 130
 
 
@@ -75,6 +81,8 @@ def bench(parts: Sequence[str], folder: Path, quick: bool, anyway: bool) -> int:
     say(
         f"{', '.join(parts)}: {'a few minutes' if quick else f'about {minutes} minutes'} once the rivals are there; leave the machine alone"
     )
+    # pip writes the bytecode of what it installs; a checkout may have none, and be told to write none.
+    compileall.compile_dir(ROOT / "model_analyzer", quiet=1)
     rivals = install(say, bool(NEEDS_MODEL_ANALYZER & set(parts)))
     scratch = Path(tempfile.mkdtemp(prefix="model-analyzer-bench-"))
     kept = False
@@ -87,12 +95,16 @@ def bench(parts: Sequence[str], folder: Path, quick: bool, anyway: bool) -> int:
                     return 1
                 say(f"{part}: {problem}; run all the same, as asked")
             with serving(_fresh(scratch / part)) as server:
-                record = measured(part, server, rivals, scratch / part, quick)
+                context = Context(
+                    server, rivals, scratch / part, partial(_say_of, part), quick, keeper(folder / UNFINISHED, part)
+                )
+                record = measured(part, context)
             record |= {"anyway": anyway, "load_before": before.to_json()}
             kept = kept or any("error" in run for run in record["runs"])
             document = load(folder)
             document["parts"][part] = record
             save(folder, document)
+            (folder / UNFINISHED).unlink(missing_ok=True)
             say(f"{part}: done in {record['seconds'] / 60:.1f} minutes")
     finally:
         if kept:
@@ -103,18 +115,29 @@ def bench(parts: Sequence[str], folder: Path, quick: bool, anyway: bool) -> int:
     return 1 if kept else 0
 
 
-def measured(part: str, server: Shared, rivals: Rivals, folder: Path, quick: bool) -> dict[str, Any]:
+def keeper(file: Path, part: str) -> Callable[[Mapping[str, Any]], None]:
+    """What adds a run to a new file, with all that is known of the part so far."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+
+    def keep(record: Mapping[str, Any]) -> None:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"part": part, "at": round(time.time(), 1), **record}) + "\n")
+
+    return keep
+
+
+def measured(part: str, context: Context) -> dict[str, Any]:
     """Run one part; all that the page needs to know of it."""
     start = time.monotonic()
-    context = Context(server, rivals, folder, lambda line: say(f"{part} {line}"), quick)
     taken = datetime.now(timezone.utc).isoformat(timespec="seconds")
     settings, runs = PARTS[part](context)
     return {
         "taken": taken,
         "seconds": round(time.monotonic() - start, 1),
-        "quick": quick,
+        "quick": context.quick,
         "machine": machine(),
-        "versions": {**versions(), **rivals.versions, "Triton": server.info.version},
+        "versions": {**versions(), **context.rivals.versions, "Triton": context.server.info.version},
         "settings": settings,
         "runs": runs,
     }
@@ -136,6 +159,10 @@ def save(folder: Path, document: dict[str, Any]) -> None:
         fresh = folder / f".{NAME}{suffix}.new"
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(folder / f"{NAME}{suffix}")
+
+
+def _say_of(part: str, line: str) -> None:
+    say(f"{part} {line}")
 
 
 def say(line: str) -> None:

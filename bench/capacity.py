@@ -34,7 +34,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 IN_FLIGHT = (64, 1024)
 # Of two processes, on two quiet cores, with 64 in flight.
 GOAL = 50_000
-WARM_UP_S, SECONDS, QUICK_SECONDS = 0.5, 5.0, 1.0
+WARM_UP_S, SECONDS, QUICK_SECONDS = 0.5, 3.0, 1.0
 MODEL = ModelInfo(
     "add_sub",
     "1",

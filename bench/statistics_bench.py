@@ -35,7 +35,7 @@ import queues  # noqa: E402
 from model_analyzer.core.remarks import remarks  # noqa: E402
 from model_analyzer.core.repeats import judge_repeats, throughput_spread  # noqa: E402
 from model_analyzer.core.stats import Interval, SliceStats, percentile_interval  # noqa: E402
-from model_analyzer.core.stopping import StopRule, Verdict, judge  # noqa: E402
+from model_analyzer.core.stopping import StopRule, Verdict, judge, may_be_done  # noqa: E402
 
 RULES = {kind: StopRule(kind, min_s=2.0, max_s=10.0) for kind in ("interval", "perf_analyzer", "fixed")}  # type: ignore[arg-type]
 LIMITS = Path(__file__).with_name("statistics_limits.json")
@@ -159,9 +159,7 @@ def simulated(names: Sequence[str], repeats: int, kinds: Sequence[str] = tuple(R
             for slices in phases(server, clients, period_s, repeats):
                 for kind in kinds:
                     rule = RULES[kind]
-                    used, verdict = next(
-                        (n, v) for n in range(1, len(slices) + 1) if (v := judge(slices[:n], rule)).done
-                    )
+                    used, verdict = next(_dones(slices, rule))
                     studies[kind].add(slices[:used], verdict, server.throughput, p99_ns)
                 said.update(_said(slices))
             for kind, study in studies.items():
@@ -170,6 +168,13 @@ def simulated(names: Sequence[str], repeats: int, kinds: Sequence[str] = tuple(R
             print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return rows
+
+
+def _dones(slices: Sequence[SliceStats], rule: StopRule) -> Iterator[tuple[int, Verdict]]:
+    """With how many of the slices the rule is content, and what it says of them."""
+    for n in range(1, len(slices) + 1):
+        if may_be_done(slices[:n], rule) and (verdict := judge(slices[:n], rule)).done:
+            yield n, verdict
 
 
 def _said(slices: Sequence[SliceStats]) -> list[str]:
@@ -210,7 +215,7 @@ def _one_load(speed: float, start_s: float, rng: np.random.Generator) -> list[Sl
     steps = np.full(int((most * period_s + 2) / queues.GRID_S) + 1, speed)
     done_ns, latency_ns = queues.closed_loop(server, clients, most * period_s + 2, rng, steps)
     slices = queues.slices_of(done_ns, latency_ns, most, SLICE_S, period_s, rng.random() / 2, clients * server.mean_s)
-    used = next(n for n in range(1, most + 1) if judge(slices[:n], rule).done)
+    used, _ = next(_dones(slices, rule))
     return [replace(each, start_ns=(each.start_ns or 0) + int(start_s * 1e9)) for each in slices[:used]]
 
 
@@ -317,8 +322,7 @@ def real_repeats(count: int, seconds: float) -> dict[str, Any]:
         for kind, rule in RULES.items():
             rates = []
             for slices in repeats:
-                ends = (n for n in range(1, len(slices) + 1) if judge(slices[:n], rule).done)
-                used = slices[: next(ends, len(slices))]
+                used = slices[: next((n for n, _ in _dones(slices, rule)), len(slices))]
                 studies[kind].add(used, judge(used, rule), truth, p99_ns)
                 rates.append(_rate(used))
             cvs[kind].append(float(np.std(rates, ddof=1) / np.mean(rates)))
@@ -486,8 +490,8 @@ GOAL_SIMULATED, GOAL_REAL = (0.93, 0.97), 0.85
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """For `make bench`: every rule on simulated servers that move and on the embedded Triton, below ten minutes on two cores."""
-    simulations, loads, repeats, seconds = (2, 2, 2, 2.0) if quick else (40, 20, 10, RULES["interval"].max_s)
+    """For `make bench`: every rule on simulated servers that move and on the embedded Triton, about five minutes on two cores."""
+    simulations, loads, repeats, seconds = (2, 2, 2, 2.0) if quick else (40, 20, 8, RULES["interval"].max_s)
     rows = simulated(MOVING[:1] if quick else MOVING, simulations)
     reloads = [reloaded(0.03, n, loads) for n in (1, 3)]
     on_triton = real_repeats(repeats, seconds)

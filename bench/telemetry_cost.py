@@ -43,7 +43,7 @@ INTERVAL_S = 0.1
 CONCURRENCY = 8
 WARMUP_S = 0.5
 SLICE_S = 1.5
-PAIRS = 30  # two and a half minutes
+PAIRS = 24  # two minutes
 
 
 def full_page(seed: int) -> str:

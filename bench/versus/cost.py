@@ -39,8 +39,8 @@ class Plan:
         return {"model": self.model, "rounds": self.rounds, "measured_seconds": self.seconds}
 
 
-COST = Plan(MODEL, (OURS, SYNC, ASYNC), (1, 8, 64), rounds=3, seconds=10.0)
-PAYLOAD = Plan(LARGE, (OURS, SYNC), (1, 4), rounds=4, seconds=6.0)
+COST = Plan(MODEL, (OURS, SYNC, ASYNC), (1, 8, 64), rounds=3, seconds=8.0)
+PAYLOAD = Plan(LARGE, (OURS, SYNC), (1, 4), rounds=3, seconds=6.0)
 QUICK_COST = Plan(MODEL, (OURS, SYNC, ASYNC), (1, 8), rounds=1, seconds=1.5)
 QUICK_PAYLOAD = Plan(LARGE, (OURS, SYNC), (1,), rounds=1, seconds=1.5)
 
@@ -63,6 +63,7 @@ def measure(context: Context, plan: Plan) -> tuple[dict[str, Any], list[dict[str
     for number, place in enumerate(order, 1):
         record = {**place, **_measured(context, plan, **place)}
         records.append(record)
+        context.keep(record)
         what = record.get("error") or f"{record['cpu_us']:.0f} us CPU a request, {record['throughput']:.0f} infer/s"
         context.say(f"[{number}/{len(order)}] {place['protocol']} c={place['concurrency']} {place['side']}: {what}")
     return plan.settings(), records

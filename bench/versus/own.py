@@ -74,6 +74,7 @@ FILES = (
     ),
     Own("startup"),
     Own("capacity"),
+    Own("memory"),
     Own("statistics_bench"),
 )
 
@@ -93,6 +94,7 @@ def own(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             continue
         context.say(f"bench/{each.module}.py")
         records.append({"module": each.module, **measured(context, each)})
+        context.keep(records[-1])
     return {}, records
 
 

@@ -17,7 +17,7 @@ from bench.versus.figures import Figure, Goal, Run, number, paired, row_variatio
 
 NOTES = Path(__file__).resolve().parents[1] / "notes.md"
 # How long each part takes on 2 cores.
-MINUTES = {"cost": 11, "sweep": 18, "payload": 5, "own": 13}
+MINUTES = {"cost": 9, "sweep": 15, "payload": 3, "own": 8}
 # Other load while a tool runs, from which on its figures are doubted.
 DISTURBED_CORES = 0.3
 Part = Mapping[str, Any]
@@ -397,14 +397,14 @@ fewer sweeps give a rougher CV."""
 OWN_TEXT = """\
 ## Without a rival
 
-Telemetry's cost, stores with 10,000 phases, start-up, capacity, statistics: each by a file of its own in `bench/`, which says what it does. Their figures
+Telemetry's cost, stores with 10,000 phases, start-up, capacity, memory, statistics: each by a file of its own in `bench/`, which says what it does. Their figures
 stand in the table of goals."""
 
 FOOTING = """\
 ## On equal footing?
 
 - *What counts as CPU.* Whole process trees, both. Ours is Python: an interpreter, numpy and the clients' libraries are loaded anew in each run, which weighs
-  on a run of seconds; a real sweep pays it once. perf_analyzer is compiled. So *whole tool* favours perf_analyzer the more the shorter a run is, and *steady* shows
+  on a run of seconds; a real sweep pays it once. perf_analyzer is compiled. Our bytecode is written before the first run, as `pip install` does it. So *whole tool* favours perf_analyzer the more the shorter a run is, and *steady* shows
   what is left in a long one.
 - *One machine.* Client and server share its cores. From c = 8 on they are all busy, and a client that takes less leaves more to the server:
   part of our throughput is CPU that perf_analyzer took. On separate machines that part should shrink; this page does not show it.

@@ -48,7 +48,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     (THEIRS, "windows of 1 s"): _windows(1000),
 }
 EVERY_ROUND = ((OURS, "0.5 s a row"), (THEIRS, DEFAULTS), (OURS, "1 s a row"))
-SWEEPS, CURVE_SWEEPS = 10, 3
+SWEEPS, CURVE_SWEEPS = 10, 2
 RUN_TIMEOUT_S = 600.0
 # Enough to see that it works.
 QUICK_FLAGS = {**_windows(300), "stability-percentage": 999}
@@ -62,6 +62,7 @@ def sweep(context: Context, sweeps: int | None = None) -> tuple[dict[str, Any], 
     for number, place in enumerate(order, 1):
         record = {**place, **_swept(context, place["side"], place["setting"])}
         records.append(record)
+        context.keep(record)
         what = record.get("error") or f"{record['wall_s']:.1f} s, {len(record['rows'])} rows"
         context.say(f"[{number}/{len(order)}] {place['side']}, {place['setting']}: {what}")
     flags = {f"{side}, {setting}": keys for (side, setting), keys in SETTINGS.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.__main__ import load, main, save
+from bench.__main__ import UNFINISHED, keeper, load, main, save
 from bench.versus import cost, page, quiet, sweep
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -147,7 +147,8 @@ def test_parts_of_different_machines_are_not_taken_for_one() -> None:
 
 def test_tools_take_turns_and_swap() -> None:
     sides = [place["side"] for place in cost.schedule(cost.PAYLOAD)]
-    first, second = sides[:2], sides[len(sides) // 4 : len(sides) // 4 + 2]
+    a_round = len(sides) // cost.PAYLOAD.rounds
+    first, second = sides[:2], sides[a_round : a_round + 2]
     assert first == [cost.OURS, cost.SYNC]
     assert second == [cost.SYNC, cost.OURS]
 
@@ -159,6 +160,24 @@ def test_a_part_that_was_run_again_replaces_only_itself(tmp_path: Path) -> None:
     save(tmp_path, found)
     assert set(json.loads((tmp_path / "benchmarks.json").read_text())["parts"]) == {"cost", "sweep"}
     assert main(["--render", "--output", str(tmp_path)]) == 0
+
+
+def test_an_interrupted_part_leaves_its_runs_and_the_next_one_begins_anew(tmp_path: Path) -> None:
+    file = tmp_path / "docs" / UNFINISHED
+    keep = keeper(file, "cost")
+    keep({"side": cost.OURS, "cpu_us": 50.0})
+    keep({"side": cost.SYNC, "cpu_us": 90.0})
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(run["part"], run["side"], run["cpu_us"]) for run in kept] == [
+        ("cost", cost.OURS, 50.0),
+        ("cost", cost.SYNC, 90.0),
+    ]
+    keeper(file, "sweep")
+    assert not file.exists()
+
+
+def test_all_parts_fit_into_a_pause() -> None:
+    assert sum(page.MINUTES.values()) < 36
 
 
 def test_other_load_ends_the_run_before_it_begins(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import memory
 from bench.versus import cost, own, sweep
 from bench.versus.context import Context
 from bench.versus.rivals import Rivals
@@ -67,3 +70,20 @@ def test_a_file_is_asked_as_it_runs_by_itself(tmp_path: Path, monkeypatch: pytes
     assert [record["module"] for record in records] == ["startup", "capacity"]
     assert "RuntimeError: no such thing" in records[0]["error"]
     assert records[1]["figures"] == [{"name": "x", "value": 1, "unit": "s", "goal": 3, "met": True}]
+
+
+def test_memory_is_the_peak_of_every_process_and_not_its_last_state(tmp_path: Path) -> None:
+    child = "import time; time.sleep(1.0)"
+    code = (
+        f"import subprocess, sys; x = bytearray(80_000_000); del x; subprocess.run([sys.executable, '-c', {child!r}])"
+    )
+    found = memory.peaks([sys.executable, "-c", code], tmp_path / "log")
+    assert len(found) == 2
+    most, least = sorted(found.values(), reverse=True)
+    assert 80 < most < 130
+    assert 4 < least < 40
+
+
+def test_a_run_that_fails_has_no_memory_figure(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        memory.peaks([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log")
