@@ -102,15 +102,17 @@ def _variant(model: ModelPlan, suffix: str, overrides: Mapping[str, Any]) -> Var
 
 
 def _phases(model: ModelPlan, variant: Variant, protocol: WireProtocol, conditions: dict[str, Any]) -> Iterator[Phase]:
+    # Written out once: of thousands of phases this is most of the time that a plan takes.
+    server, source, loads = asdict(variant.server), asdict(model.input_source), [asdict(load) for load in model.loads]
     for batch_size in model.batch_sizes:
-        for load in model.loads:
+        for load, load_fields in zip(model.loads, loads, strict=True):
             content = {
                 "model": variant.model,
                 "overrides": variant.overrides,
-                "server": asdict(variant.server),
+                "server": server,
                 "batch_size": batch_size,
-                "load": asdict(load),
-                "source": asdict(model.input_source),
+                "load": load_fields,
+                "source": source,
                 "protocol": protocol,
                 "conditions": conditions,
                 **({} if model.call is None else {"call": model.call}),
