@@ -107,12 +107,16 @@ class HttpDriver(Driver[HttpConnection, Slot]):
         return problem_of(head, reply.body)
 
     def _remember(self, head: Head, reply: Reply) -> None:
-        """Replies of a shape begin alike, the JSON part included: another that does is as good as this one."""
-        if head.length is None or head.json_length is None or head.json_length > len(reply.body):
+        """Replies of a shape begin alike, the JSON part included: another that does is as good as this one.
+
+        Where tensors lie in shared memory, that part is all there is.
+        """
+        json_length = head.length if head.json_length is None else head.json_length
+        if head.length is None or json_length is None or json_length > len(reply.body):
             return
         if len(self._known) >= KNOWN:
             self._known.clear()
-        self._known[head.size + head.length] = reply.raw_head + reply.body[: head.json_length]
+        self._known[head.size + head.length] = reply.raw_head + reply.body[:json_length]
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:

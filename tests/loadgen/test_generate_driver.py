@@ -60,6 +60,14 @@ def test_each_event_is_a_response(count: int) -> None:
     assert len(seen.gap_ns) >= (count - 1) * len(seen.done_ns)
 
 
+def test_a_stream_whose_length_is_told_has_its_responses_counted_each_time() -> None:
+    body = event() + event()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+    seen = answered(lambda peer: peer.send(head + body), enough(10), "generate_stream")
+    assert not seen.failures
+    assert set(seen.responses) == {2}
+
+
 def test_responses_are_timed_as_they_come() -> None:
     def answer(peer: Peer) -> None:
         time.sleep(0.03)

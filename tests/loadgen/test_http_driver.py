@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import struct
 import threading
 import time
+from typing import Any
 
 import h2_server
 import pytest
@@ -27,6 +29,7 @@ from scripted_server import (
 )
 
 from model_analyzer.loadgen import driver
+from model_analyzer.loadgen.http import HttpDriver
 from model_analyzer.loadgen.schedule import send_times_ns
 
 MS = 1_000_000
@@ -176,8 +179,28 @@ def test_good_replies_go_on_between_bad_ones(kind: str) -> None:
     assert seen.failed >= 3
 
 
-def test_an_error_as_long_as_a_good_reply_and_with_the_same_head_is_an_error() -> None:
-    good = reply(b"", document={"outputs": [1]})
+def json_alone(document: Any) -> bytes:
+    """A reply whose tensors lie in shared memory, as Triton writes it."""
+    text = json.dumps(document).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    return head.encode() + text
+
+
+@pytest.mark.parametrize("good", [GOOD, json_alone({"outputs": [1]})], ids=["tensors", "shared memory"])
+def test_a_reply_is_parsed_once_and_then_known(good: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    feed = HttpDriver._feed
+    monkeypatch.setattr(HttpDriver, "_feed", lambda *given: parsed.append(bytes(given[2])) or feed(*given))
+    with ScriptedServer(always(good)) as server:
+        seen = run(order(server.port), enough(50))
+    assert not seen.failures
+    assert parsed == [good]
+
+
+@pytest.mark.parametrize(
+    "good", [reply(b"", document={"outputs": [1]}), json_alone({"outputs": [1]})], ids=["tensors", "shared memory"]
+)
+def test_an_error_as_long_as_a_good_reply_and_with_the_same_head_is_an_error(good: bytes) -> None:
     bad = good.replace(b'{"outputs": [1]}', b'{"error": "bad"}')
     assert len(good) == len(bad)
     with ScriptedServer(in_turn(good, good, good, bad)) as server:
