@@ -233,9 +233,9 @@ def _warm_up(
 ) -> tuple[Seen, tuple[str, ...], int]:
     """Receive until consecutive windows agree, or the cap is reached with at least one reply; after the load's ramp.
 
-    With what was seen, and notes, comes how many processes of the load generator the load takes.
+    With what was seen of the whole load, and notes, comes how many processes of the load generator it takes.
     """
-    seen = Seen()
+    seen, warm = Seen(), Seen()
     counts: list[int] = []
     reports: list[LoadBatch] = []
     ramp_s = plan.order.load.ramp_s
@@ -252,13 +252,14 @@ def _warm_up(
         if elapsed_s < 0:
             progress.live(plan.phase, Live("ramp", None, None, 0.0, plan.before_s))
             continue
+        warm.take(batch)
         counts.append(len(batch.done_ns))
         reports.append(batch)
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
-            return seen, (), _enough_workers(plan, reports, seen)
+            return warm, (), _enough_workers(plan, reports, warm)
         if seen.replies and elapsed_s > WARMUP_MAX_S:
             notes = (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
-            return seen, notes, _enough_workers(plan, reports, seen)
+            return warm, notes, _enough_workers(plan, reports, warm)
         progress.live(plan.phase, Live("warm-up", None, None, 0.0, plan.before_s))
     raise SliceFailed("the load generator ended early")
 

@@ -177,6 +177,13 @@ def test_a_ramp_does_not_hide_that_the_whole_load_takes_more(running: World) -> 
     assert [order.workers for order in running.generator.orders] == [1, 2]
 
 
+def test_a_slice_is_as_long_as_the_latency_of_the_whole_load_asks(running: World) -> None:
+    """Not as that of its ramp, in which the server was less busy."""
+    slow = Replies(latency_ns=SECOND_NS // 5)
+    piece = drive(running, in_turn(*[Replies()] * 80, slow), ramp_s=4.0)
+    assert piece.seconds == pytest.approx(1.0, abs=0.1), "five latencies"
+
+
 @pytest.mark.parametrize(("replies", "orders"), [
     (Replies(cpu=0.6, lag_ns=30_000_000), 2),
     (Replies(cpu=0.6, wait=0.3, lag_ns=30_000_000), 1),
