@@ -28,6 +28,7 @@ from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share
 from model_analyzer.loadgen.tally import Tally
 
+# More than a TLS record holds (16 KiB): else a part of one would stay in the SSLSocket, where epoll does not see it.
 READ_SIZE = 1 << 18
 # Events taken at once: the rest waits in the kernel's queue, which goes round.
 EVENTS = 64
