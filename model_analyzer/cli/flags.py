@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -179,19 +180,24 @@ def with_spec_flags(command: Callable[..., None]) -> Callable[..., None]:
     own = {p.name: p for p in inspect.signature(command, eval_str=True).parameters.values()}
     own.pop("config_file")
     own.pop("values")
-    file_flag = Annotated[
-        str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False, metavar="FILE")
-    ]
-    parameters = [
-        _parameter("config_file", file_flag, None),
-        *map(_flag_parameter, (*FLAGS, *ANSWERED)),
-        *(_flag_parameter(Flag(key, names, "Accepted.", "switch", hidden=True)) for key, names in _TALK.items()),
-        *own.values(),
-    ]
+    parameters = [*_parameters(), *own.values()]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+@cache
+def _parameters() -> tuple[inspect.Parameter, ...]:
+    """`-f` and every flag; the same ones for each command."""
+    file_flag = Annotated[
+        str | None, typer.Option("-f", "--config-file", help="Job spec (YAML).", show_default=False, metavar="FILE")
+    ]
+    return (
+        _parameter("config_file", file_flag, None),
+        *map(_flag_parameter, (*FLAGS, *ANSWERED)),
+        *(_flag_parameter(Flag(key, names, "Accepted.", "switch", hidden=True)) for key, names in _TALK.items()),
+    )
 
 
 def _flag_parameter(flag: Flag) -> inspect.Parameter:
