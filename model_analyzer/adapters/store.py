@@ -184,6 +184,12 @@ class Contents:
         """Id -> the last baseline that holds here."""
         return {key[0]: baseline for key, baseline in self.server_only.items() if holds(key[1], self.here)}
 
+    def check(self) -> None:
+        """Raises ExportPathError where the newest row is none of this version: before a run adds to such a store."""
+        newest = next(reversed(self._rows.values()), None)
+        if newest is not None:
+            self._row(newest)
+
     def _row(self, row: Outcome) -> Measurement:
         return self._lines.load(row.place, _MEASUREMENT.validate_json)
 
@@ -294,6 +300,7 @@ def read(export_path: Path, asked: int = 1) -> Contents:
     for line in _whole_lines(path):
         contents.add(line, start)
         start += len(line)
+    contents.check()
     return contents
 
 

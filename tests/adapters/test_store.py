@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from measured import baseline, measured, phase, piece
@@ -26,7 +27,7 @@ from model_analyzer.core.repeats import begun
 from model_analyzer.errors import ExportPathError, Interrupted
 from model_analyzer.interrupt import interruptible
 
-ONE, TWO = phase(load=1), phase(load=2)
+ONE, TWO, THREE = phase(load=1), phase(load=2), phase(load=4)
 
 
 def records(export_path: Path) -> list[dict[str, object]]:
@@ -72,24 +73,28 @@ def test_lines_of_an_earlier_version_read_as_ever(tmp_path: Path) -> None:
     assert kept.to_json() == piece(ONE, gpu="GPU-a").to_json()
 
 
-def test_what_is_left_to_do_is_known_without_reading_a_row_or_a_slice(
+def test_what_is_left_to_do_is_known_without_reading_slices_or_more_than_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with JsonlStore(tmp_path) as opened:
         opened.add_slice(piece(ONE))
         opened.add_measurement(measured(ONE))
+        opened.add_measurement(measured(THREE))
         opened.add_slice(piece(TWO))
     monkeypatch.setattr(store, "_slice", lambda _: pytest.fail("read"))
-    monkeypatch.setattr(store, "_MEASUREMENT", None)
+    read_rows: list[bytes] = []
+    monkeypatch.setattr(store, "_MEASUREMENT", SimpleNamespace(validate_json=read_rows.append))
     contents = read(tmp_path)
-    assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {ONE.id: "ok"}
+    assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {ONE.id: "ok", THREE.id: "ok"}
     assert list(contents.slices) == [TWO.id]
+    assert len(read_rows) == 1, "the newest: of another version, it is refused before a run adds to the store"
 
 
 def test_a_row_that_is_broken_inside_is_named_when_it_is_read(tmp_path: Path) -> None:
     with JsonlStore(tmp_path) as opened:
         opened.add_slice(piece(ONE))
         opened.add_measurement(measured(ONE))
+        opened.add_measurement(measured(TWO))
     path = tmp_path / FILENAME
     path.write_bytes(path.read_bytes().replace(b'"values":{', b'"values":[', 1))
     with pytest.raises(ExportPathError, match=f"{path}:2: not a record of this version"):

@@ -112,7 +112,7 @@ def test_a_remote_server_that_stays_away_ends_the_run_with_code_3(
         wait_for(lambda: "no_batching" in somebodys.models())
         somebodys.signal(signal.SIGKILL)
         assert run.end() == 3, run.stderr
-    assert "no Triton server answers after 2 tries" in run.stderr
+    assert "no Triton server answers over grpc after 2 tries" in run.stderr
     assert "Traceback" not in run.stderr
     rows = job.rows()
     assert (rows[0]["Model"], rows[0]["Status"]) == ("add_sub", "ok")

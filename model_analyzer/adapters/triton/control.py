@@ -8,7 +8,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import describe
-from model_analyzer.adapters.triton.shared_memory import IN_USE_S, forget_leftovers
+from model_analyzer.adapters.triton.shared_memory import forget_leftovers
 from model_analyzer.adapters.triton.wire_api import (
     CALL_TIMEOUT_S,
     LOAD_TIMEOUT_S,
@@ -154,7 +154,7 @@ class TritonControl:
             raise ModelError(model, f"has no statistics: {error}", self._see_log()) from error
         return sum(int(item.get(kind, {}).get("count", 0)) for item in stats for kind in ("success", "fail"))
 
-    def forget_leftovers(self, say: Callable[[str], None], patience_s: float = IN_USE_S) -> None:
+    def forget_leftovers(self, say: Callable[[str], None], patience_s: float = CALL_TIMEOUT_S) -> None:
         """Make the server forget the shared memory of runs from this host that were killed. Never raises."""
         forget_leftovers(self._api, say, patience_s)
 

@@ -121,10 +121,16 @@ class OwnedServer(ABC):
             time.sleep(0.05)
 
     def _await_metrics(self, address: str) -> None:
-        """Triton opens gRPC first, then HTTP, the metrics page last: it is ready before all three listen."""
+        """Triton opens gRPC first, then HTTP, the metrics page last: it is ready before all three listen.
+
+        Raises ServerError where it ends meanwhile: one of these ports is another program's.
+        """
         deadline = time.monotonic() + PAGE_S
         while not accepts(address) and self._death() is None and time.monotonic() < deadline:
             time.sleep(0.02)
+        death = self._death()
+        if death is not None:
+            raise self._start_error(death)
 
     def _start_error(self, what: str) -> ServerError:
         tail = self._log.tail()

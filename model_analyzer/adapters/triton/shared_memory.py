@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from model_analyzer.adapters.container import in_docker, in_pod
-from model_analyzer.adapters.triton.wire_api import Refused, Unreachable, WireApi
+from model_analyzer.adapters.triton.wire_api import CALL_TIMEOUT_S, Refused, Unreachable, WireApi
 from model_analyzer.errors import InputError, ServerError
 
 FOLDER = Path("/dev/shm")
@@ -196,10 +196,10 @@ def _unregister(name: str, api: WireApi) -> str | None:
     return None
 
 
-def forget_leftovers(api: WireApi, say: Callable[[str], None], patience_s: float = IN_USE_S) -> None:
+def forget_leftovers(api: WireApi, say: Callable[[str], None], patience_s: float = CALL_TIMEOUT_S) -> None:
     """Make a server forget the regions of runs from here that were killed. Never raises."""
     try:
-        known = api.regions()
+        known = api.regions(min(CALL_TIMEOUT_S, patience_s))
     except (Refused, Unreachable):  # one that has no shared memory, or keeps it to itself
         return
     names = [name for name in known if name.startswith(prefix()) and _is_left(name)]

@@ -81,7 +81,7 @@ class WireApi(Protocol):
         """Unmap it; nothing happens where there is none. Since 2.50 refused while a request uses it."""
         ...
 
-    def regions(self) -> list[str]:
+    def regions(self, timeout_s: float = CALL_TIMEOUT_S) -> list[str]:
         """Names of the regions of system shared memory that the server knows."""
         ...
 
@@ -139,8 +139,8 @@ class HttpApi:
     def unregister_region(self, name: str) -> None:
         self._call("POST", f"{_SHM}/region/{quote(name)}/unregister")
 
-    def regions(self) -> list[str]:
-        return [item["name"] for item in self._call("GET", f"{_SHM}/status")]
+    def regions(self, timeout_s: float = CALL_TIMEOUT_S) -> list[str]:
+        return [item["name"] for item in self._call("GET", f"{_SHM}/status", None, timeout_s)]
 
     def _status(self, path: str) -> int:
         return self._request("GET", f"/{path}", None, CALL_TIMEOUT_S)[0]
@@ -209,8 +209,9 @@ class GrpcApi:
     def unregister_region(self, name: str) -> None:
         self._call("unregister_system_shared_memory", name)
 
-    def regions(self) -> list[str]:
-        return list(self._call("get_system_shared_memory_status", as_json=True).get("regions", {}))
+    def regions(self, timeout_s: float = CALL_TIMEOUT_S) -> list[str]:
+        status = self._call("get_system_shared_memory_status", as_json=True, client_timeout=timeout_s)
+        return list(status.get("regions", {}))
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
         import grpc

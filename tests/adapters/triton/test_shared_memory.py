@@ -309,7 +309,7 @@ def test_a_server_without_shared_memory_is_left_alone() -> None:
     class NoSharedMemory:
         endpoint = "host:8000"
 
-        def regions(self) -> list[str]:
+        def regions(self, timeout_s: float = 1.0) -> list[str]:
             raise Refused("shared memory is off")
 
     said: list[str] = []
