@@ -352,7 +352,8 @@ def test_the_network_policy_opens_the_ports_that_values_name(chart: Chart) -> No
 )
 def test_the_network_policy_knows_the_port_of_an_endpoint(chart: Chart, http: str, port: int) -> None:
     endpoints = {"http": http, "metrics": "http://t:8002/metrics"}
-    values = {"networkPolicy": {"enabled": True}, "triton": {"enabled": False, "endpoints": endpoints}}
+    job = {"profile_models": ["add_sub"], "client_protocol": "http"}
+    values = {"networkPolicy": {"enabled": True}, "triton": {"enabled": False, "endpoints": endpoints}, "job": job}
     egress = chart.render(values).one("NetworkPolicy")["spec"]["egress"]
     assert {one["port"] for rule in egress for one in rule["ports"]} == {53, port, 8002}
 
