@@ -19,7 +19,7 @@ from triton_container.engine import Engine, NoEngineError, docker_engine
 from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch
 from model_analyzer.adapters.triton.local import LocalServer
-from model_analyzer.core.variant import ServerInfo, ServerSettings
+from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ServerError
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,15 @@ class RunningServer:
 
     server: LocalServer
     info: ServerInfo
+
+    @contextlib.contextmanager
+    def loaded(self, name: str) -> Iterator[ModelInfo]:
+        """A model with the config that it has in the repository."""
+        variant = Variant(name, f"{name}_config_default")
+        try:
+            yield self.server.load(variant)
+        finally:
+            self.server.unload(variant)
 
 
 @pytest.fixture

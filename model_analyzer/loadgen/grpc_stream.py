@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 
+from model_analyzer.loadgen.driver import KNOWN
 from model_analyzer.loadgen.grpc import GrpcConnection, GrpcDriver, GrpcSlot, SlotStream
 from model_analyzer.loadgen.grpc_reply import (
     MODEL_NAME,
@@ -30,8 +31,6 @@ from model_analyzer.loadgen.tally import Tally
 ERROR_MESSAGE, INFER_RESPONSE = 1, 2
 # In the parameters of the last response: {"triton_final_response": true}. It may be empty but for that.
 FINAL = b"\x0a\x15triton_final_response\x12\x02\x08\x01"
-# Beginnings of responses that are remembered, by the responses' lengths.
-KNOWN = 256
 ERROR_LENGTH = 2000
 
 

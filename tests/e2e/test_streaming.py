@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from fault_tools import remote_keys, write_job
 
 from model_analyzer.adapters.triton.requests import TritonEncoder
 from model_analyzer.core.load import Call, InputSource, Load, LoadOrder, Protocol, call_of
-from model_analyzer.core.variant import ModelInfo, Variant
+from model_analyzer.core.variant import ModelInfo
 from model_analyzer.loadgen.client import ProcessLoadGenerator
 
 pytestmark = pytest.mark.triton
@@ -27,15 +26,6 @@ def inputs(tmp_path: Path) -> Path:
     file = tmp_path / "inputs.json"
     file.write_text(json.dumps({"data": [{"TOKENS": [TOKENS], "DELAY_MS": [DELAY_MS]}]}))
     return file
-
-
-@contextmanager
-def loaded(embedded_server: Any, name: str) -> Iterator[ModelInfo]:
-    variant = Variant(name, f"{name}_config_default")
-    try:
-        yield embedded_server.server.load(variant)
-    finally:
-        embedded_server.server.unload(variant)
 
 
 def drive(
@@ -84,7 +74,7 @@ def _add(seen: dict[str, Any], batch: Any) -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_responses_are_timed_as_the_model_pauses(embedded_server: Any, inputs: Path, protocol: Protocol) -> None:
-    with loaded(embedded_server, "token_stream") as model:
+    with embedded_server.loaded("token_stream") as model:
         seen = drive(embedded_server, model, InputSource("file", str(inputs)), protocol, successes=10)
     assert not seen["failures"]
     assert set(seen["responses"]) == {TOKENS}
@@ -98,7 +88,7 @@ def test_responses_are_timed_as_the_model_pauses(embedded_server: Any, inputs: P
 
 
 def test_many_streams_share_connections_and_keep_their_counts(embedded_server: Any, inputs: Path) -> None:
-    with loaded(embedded_server, "token_stream") as model:
+    with embedded_server.loaded("token_stream") as model:
         source = InputSource("file", str(inputs))
         seen = drive(embedded_server, model, source, "grpc", concurrency=16, successes=64, batch_size=4)
     assert not seen["failures"]
@@ -109,7 +99,7 @@ def test_many_streams_share_connections_and_keep_their_counts(embedded_server: A
     ("protocol", "text"), [("grpc", "broke in mid-stream"), ("http", "HTTP 200: broke in mid-stream")]
 )
 def test_an_error_in_mid_stream_fails_its_request(embedded_server: Any, protocol: Protocol, text: str) -> None:
-    with loaded(embedded_server, "breaks_mid_stream") as model:
+    with embedded_server.loaded("breaks_mid_stream") as model:
         seen = drive(embedded_server, model, InputSource(), protocol, successes=5, failures=5, concurrency=1)
     assert set(seen["failures"]) == {text}
     assert set(seen["responses"]) == {2}
@@ -123,7 +113,7 @@ def test_a_stream_that_stops_is_given_up_and_the_server_goes_on(
     slow.write_text(json.dumps({"data": [{"TOKENS": [2], "DELAY_MS": [1200.0]}]}))
     quick = tmp_path / "quick.json"
     quick.write_text(json.dumps({"data": [{"TOKENS": [3], "DELAY_MS": [1.0]}]}))
-    with loaded(embedded_server, "token_stream") as model:
+    with embedded_server.loaded("token_stream") as model:
         source = InputSource("file", str(slow))
         seen = drive(embedded_server, model, source, protocol, timeout_s=0.4, failures=2)
         assert set(seen["failures"]) == {"timeout: no reply within 0.4 s"}
@@ -141,7 +131,7 @@ def test_a_stream_that_stops_is_given_up_and_the_server_goes_on(
 def test_a_model_with_one_reply_can_be_streamed(
     embedded_server: Any, protocol: Protocol, call: Call, responses: set[int]
 ) -> None:
-    with loaded(embedded_server, "add_sub") as model:
+    with embedded_server.loaded("add_sub") as model:
         seen = drive(embedded_server, model, InputSource(), protocol, call=call, successes=20)
     assert not seen["failures"]
     assert set(seen["responses"]) == responses

@@ -35,6 +35,15 @@ def child(code: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(10)
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    """Let the code read a line, and wait for what it then says."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
 def test_memory_left_on_the_host() -> None:
     available = HostSampler([os.getpid()]).sample().values[AVAILABLE]
     assert available == pytest.approx(psutil.virtual_memory().available, rel=0.2)
@@ -56,11 +65,7 @@ def test_memory_that_the_server_takes_later_is_seen() -> None:
     with child(grows + "print('grown', flush=True); sys.stdin.read()") as process:
         sampler = HostSampler([process.pid])
         before = sampler.sample().values[MEMORY]
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()
+        go_on(process)
         assert sampler.sample().values[MEMORY] > before + 25 * MB
 
 
@@ -84,11 +89,7 @@ def test_a_process_that_the_server_starts_later_counts() -> None:
     with child(starts) as process:
         sampler = HostSampler([process.pid])
         before = sampler.sample().values[MEMORY]
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()
+        go_on(process)
         assert sampler.sample().values[MEMORY] > before + 45 * MB
 
 

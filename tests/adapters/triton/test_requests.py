@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from model_analyzer.adapters.triton import requests
 from model_analyzer.adapters.triton.requests import DISTINCT, TritonEncoder
 from model_analyzer.core.load import InputSource, Protocol, RequestSet
-from model_analyzer.core.variant import ModelInfo, TensorInfo, Variant
+from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
 
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
@@ -162,15 +160,6 @@ def test_what_the_generate_extension_cannot_say_is_an_error(
 # -- on the real Triton ----------------------------------------------------------------------------
 
 
-@contextmanager
-def loaded(embedded_server: Any, name: str) -> Iterator[ModelInfo]:
-    variant = Variant(name, f"{name}_config_default")
-    try:
-        yield embedded_server.server.load(variant)
-    finally:
-        embedded_server.server.unload(variant)
-
-
 def infer(embedded_server: Any, model: ModelInfo, batch_size: int, source: InputSource, protocol: Protocol) -> Any:
     """Send the first request byte for byte; the outputs as numpy arrays by name."""
     info = embedded_server.info
@@ -216,7 +205,7 @@ def sent(model: ModelInfo, batch_size: int, source: InputSource) -> dict[str, An
 def test_triton_echoes_every_datatype(embedded_server: Any, tmp_path: Path) -> None:
     from test_inputdata import VALUES
 
-    with loaded(embedded_server, "identity") as model:
+    with embedded_server.loaded("identity") as model:
         assert {tensor.datatype for tensor in model.inputs} == set(requests.DTYPES)
         entry = {tensor.name: VALUES[tensor.datatype] * 2 for tensor in model.inputs}
         for source in (InputSource("random", string_length=9), InputSource("zero"), data_file(tmp_path, entry)):
@@ -234,7 +223,7 @@ def test_triton_echoes_every_datatype(embedded_server: Any, tmp_path: Path) -> N
 
 @pytest.mark.triton
 def test_triton_takes_a_model_without_batching(embedded_server: Any) -> None:
-    with loaded(embedded_server, "no_batching") as model:
+    with embedded_server.loaded("no_batching") as model:
         assert model.max_batch_size == 0
         for protocol in PROTOCOLS:
             outputs = infer(embedded_server, model, 1, InputSource(), protocol)
@@ -243,7 +232,7 @@ def test_triton_takes_a_model_without_batching(embedded_server: Any) -> None:
 
 @pytest.mark.triton
 def test_triton_takes_dynamic_dims_by_shape_or_by_data(embedded_server: Any, tmp_path: Path) -> None:
-    with loaded(embedded_server, "dynamic_dims") as model:
+    with embedded_server.loaded("dynamic_dims") as model:
         with pytest.raises(InputError, match="dynamic dims"):
             encode(model, 1, InputSource())
         for protocol in PROTOCOLS:
@@ -255,7 +244,7 @@ def test_triton_takes_dynamic_dims_by_shape_or_by_data(embedded_server: Any, tmp
 
 @pytest.mark.triton
 def test_triton_takes_an_optional_input_or_does_without(embedded_server: Any, tmp_path: Path) -> None:
-    with loaded(embedded_server, "optional_input") as model:
+    with embedded_server.loaded("optional_input") as model:
         for protocol in PROTOCOLS:
             assert infer(embedded_server, model, 2, InputSource(), protocol)["OUTPUT"].shape == (2, 4)
             more = data_file(tmp_path, {"INPUT": [1, 2, 3, 4], "EXTRA": [10, 10]})
