@@ -239,9 +239,11 @@ def read_telemetry(
     """(host tag -> reading, GPU key -> tag -> reading); memory figures from the first slice only."""
     whole = merge(slices)
     first = slices[0] if slices else {}
+    seen = {series.subject for series in whole}
 
     def read(metric: Metric, subject: str) -> Reading:
-        why = _why_absent(metric, problems, subject)
+        unseen = None if subject in seen else f"no scrape within the measured {seconds:.1f} s showed it"
+        why = _why_absent(metric, problems, subject, unseen)
         summaries = first if metric.first_round else whole
         found = read_metric(metric, subject, summaries, seconds, why, cadences)
         if found.value is None and metric.first_round:
@@ -264,11 +266,11 @@ def read_telemetry(
     return host, gpus
 
 
-def _why_absent(metric: Metric, problems: Mapping[str, str], subject: str) -> str:
-    """What is wrong with the sources that could show the metric; else that they do not."""
+def _why_absent(metric: Metric, problems: Mapping[str, str], subject: str, unseen: str | None) -> str:
+    """What is wrong with the sources that could show the metric; else that none was seen, or that they do not."""
     sources = dict.fromkeys(source_of(name) for name in metric.sources)
     told = "; ".join(f"{source}: {problems[source]}" for source in sources if source in problems)
-    return told or (f"no source reports {' or '.join(metric.sources)}" if subject else "not reported by the server")
+    return told or unseen or (f"no source reports {' or '.join(metric.sources)}" if subject else "not reported by the server")
 
 
 def _refreshes(summaries: Summaries, key: str) -> dict[str, int]:

@@ -64,7 +64,7 @@ def test_a_cadence_that_is_longer_than_the_phase_is_told_in_notes(
     page = real_page("h100x8_pod_mapped.prom")
     with listening(lambda _: (200, page.encode())) as port:
         pods.items = [exporter_pod(port)]
-        job = make_job(["add_sub"], **remote)
+        job = make_job(["add_sub"], **remote, min_seconds=3.0, max_seconds=3.0)
         run(job, tmp_path)
     (row,) = job.rows()
     assert row["Max GPU Utilization (%)"] == ""

@@ -328,20 +328,21 @@ def test_refused_connections_back_off() -> None:
 
 
 def test_a_large_body_reaches_a_slow_reader_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    bodies = [bytes([n]) * 4_000_000 for n in range(3)]
-    rests = []
-    send_rest = driver.Driver._send_rest
-    monkeypatch.setattr(driver.Driver, "_send_rest", lambda *given: (rests.append(1), send_rest(*given)))
+    bodies = [bytes([n]) * 8_000_000 for n in range(3)]
+    waits = threading.Event()
+    watch = driver.Driver._watch
+    monkeypatch.setattr(driver.Driver, "_watch", lambda *given, room: (waits.set(), watch(*given, room=room)))
 
     def script(peer: Peer) -> None:
-        time.sleep(0.05)
+        # Not read before the kernel's buffers are full and a rest is left, however late the client's thread comes.
+        waits.wait(4)
         while peer.request() is not None:
             peer.send(GOOD)
 
     with ScriptedServer(script, receive_buffer=65536) as server:
         seen = run(order(server.port, bodies, value=2), enough(3), at_most_s=20)
     assert not seen.failures
-    assert rests, "every body went out in one piece"
+    assert waits.is_set(), "every body went out in one piece"
     got = {hashlib.sha256(body).hexdigest() for body in server.bodies}
     assert got == {hashlib.sha256(body).hexdigest() for body in bodies}
 

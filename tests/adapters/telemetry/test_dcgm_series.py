@@ -126,7 +126,7 @@ def test_a_gpu_that_appears_in_mid_phase_is_read_from_then_on(replay: Replay) ->
 def test_a_gpu_that_is_gone_has_no_figure_of_the_next_phase(replay: Replay) -> None:
     found = readings(scrape_each_second(replay, 10, h100), 7, 10)[H100[3]]["gpu_power_usage"]
     assert found.value is None
-    assert found.reason == "no source reports DCGM_FI_DEV_POWER_USAGE or nv_gpu_power_usage"
+    assert found.reason == "no scrape within the measured 3.0 s showed it"
 
 
 def test_a_field_that_the_exporter_shows_of_some_gpus_only(replay: Replay) -> None:
@@ -265,3 +265,8 @@ def test_a_source_that_always_fails_is_the_reason_of_each_cell(replay: Replay) -
     assert {
         reading.reason for tag, reading in found.items() if tag not in ("gpu_fresh_samples", "gpu_refresh_interval")
     } == {f"dcgm: {replay.url}: HTTP 404"}
+
+
+def test_a_slice_between_two_scrapes_does_not_say_that_the_exporter_lacks_the_metric() -> None:
+    found = read_telemetry([{}], 0.2, [T4], {}, {"dcgm": 5.0})[1][T4]
+    assert found["gpu_power_usage"].reason == "no scrape within the measured 0.2 s showed it"
