@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model_analyzer.wire import Job, load_job
+from model_analyzer.job import Job, load_job
 
 QUICK_START = Path(__file__).parent.parent / "examples" / "quickstart" / "job.yaml"
 

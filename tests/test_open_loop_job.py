@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model_analyzer.errors import SpecError
-from model_analyzer.wire import Job, load_job
+from model_analyzer.job import Job, load_job
 
 QUICK_START = Path(__file__).parent.parent / "examples" / "quickstart" / "job.yaml"
 BASE = "model_repository: models\ntriton_launch_mode: embedded\n"

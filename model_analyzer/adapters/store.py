@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from model_analyzer.adapters.files import cannot_write, sign_lock, try_lock, write_atomically
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, holds, measured_on
@@ -33,8 +33,8 @@ SHARD = "shard-"
 # How often a run looks whether the one that it waits for has ended.
 LOCK_POLL_S = 0.5
 
-_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
-_BASELINE: TypeAdapter[Baseline] = TypeAdapter(Baseline)
+_MEASUREMENT = msgspec.json.Decoder(Measurement)
+_BASELINE = msgspec.json.Decoder(Baseline)
 
 
 K = TypeVar("K")
@@ -88,7 +88,7 @@ class Lines:
         """Whatever is wrong with a record inside is an ExportPathError that names its line."""
         try:
             yield
-        except (ValueError, LookupError, TypeError, AttributeError, ValidationError, zlib.error) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, msgspec.MsgspecError, zlib.error) as error:
             what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
             raise ExportPathError(
                 f"{self._path}:{line}", what, "move the file away, or use another --export-path"
@@ -191,7 +191,7 @@ class Contents:
             self._row(newest)
 
     def _row(self, row: Outcome) -> Measurement:
-        return self._lines.load(row.place, _MEASUREMENT.validate_json)
+        return self._lines.load(row.place, _MEASUREMENT.decode)
 
     def add(self, line: bytes, start: int) -> None:
         """Take in a line that begins at byte `start`. Raises ExportPathError where it is no record.
@@ -202,16 +202,16 @@ class Contents:
         self._count += 1
         with self._lines.sound(self._count):
             head, at = _head(line)
-            place = Place(self._count, start + at, len(line) - at - len(_END))
-            kind = head["kind"]
-            if kind == "slice":
-                head = head if "id" in head else _of_slice(_slice(line[at : -len(_END)]))
-                self._add_slice(head["id"], place._replace(repeat=head["repeat"]))
-            elif kind == "measurement":
-                head = head if "id" in head else _of_measurement(_MEASUREMENT.validate_json(line[at : -len(_END)]))
-                self._add_row(head["id"], frozenset(head["gpu_types"]), Outcome(place, head["status"], head["repeats"]))
+            length = len(line) - at - len(_END)
+            if head.kind == "slice":
+                head = head if head.id else _of_slice(_slice(line[at : -len(_END)]))
+                self._add_slice(head.id, Place(self._count, start + at, length, head.repeat))
+            elif head.kind == "measurement":
+                head = head if head.id else _of_measurement(_MEASUREMENT.decode(line[at : -len(_END)]))
+                place = Place(self._count, start + at, length)
+                self._add_row(head.id, frozenset(head.gpu_types), Outcome(place, head.status, head.repeats))
             else:
-                self._add_small(kind, json.loads(line[at : -len(_END)]))
+                self._add_small(head.kind, line[at : -len(_END)])
 
     def _add_slice(self, phase_id: str, place: Place) -> None:
         self.pieces.setdefault(phase_id, []).append(place)
@@ -222,13 +222,15 @@ class Contents:
         self._rows.pop((phase_id, types), None)
         self._rows[phase_id, types] = outcome
 
-    def _add_small(self, kind: str, data: Any) -> None:
+    def _add_small(self, kind: str, text: bytes) -> None:
         if kind == "baseline":
-            baseline = _BASELINE.validate_python(data)
+            baseline = _BASELINE.decode(text)
             server = (baseline.id, measured_on(baseline), frozenset(baseline.gpus))
             self.server_only.pop(server, None)
             self.server_only[server] = baseline
-        elif kind == "run":
+            return
+        data = json.loads(text)
+        if kind == "run":
             self.runs.append(data)
             self.here = frozenset(data.get("gpu_types", ()))
             # A phase is no mean of two GPU types: what was begun on another begins anew.
@@ -253,40 +255,46 @@ class Contents:
         self._begun_on.pop(phase_id, None)
 
 
+class _Head(msgspec.Struct, omit_defaults=True):
+    """What a line says of its data before them: of slices and measurements enough to know what is left to do.
+
+    id: the phase's; empty in stores of earlier versions, which say nothing else, too. repeat: of a slice. The others: of a measurement.
+    """
+
+    kind: str
+    id: str = ""
+    repeat: int = 0
+    status: str = ""
+    repeats: int = 0
+    gpu_types: tuple[str, ...] = ()
+
+
 # A line is {"kind": ..., "id": ..., "data": ...}: all that stands before `data` is its head.
 _DATA, _END = re.compile(rb',\s*"data":\s*'), b"}\n"
+_HEAD = msgspec.json.Decoder(_Head)
 
 
-def _head(line: bytes) -> tuple[dict[str, Any], int]:
-    """What stands before the data, and where the data begin. Raises ValueError, TypeError."""
+def _head(line: bytes) -> tuple[_Head, int]:
+    """What stands before the data, and where the data begin. Raises ValueError, msgspec.MsgspecError."""
     found = _DATA.search(line)
     if found is None or not line.endswith(_END):
         json.loads(line)  # says what is wrong with it, if it is no JSON
         raise ValueError("no data")
-    head = json.loads(line[: found.start()] + b"}")
-    if not isinstance(head, dict):
-        raise TypeError("not an object")
-    return head, found.end()
+    return _HEAD.decode(line[: found.start()] + b"}"), found.end()
 
 
 def _slice(data: bytes) -> Slice:
     return Slice.from_json(json.loads(data))
 
 
-def _of_slice(piece: Slice) -> dict[str, Any]:
-    """What the head of a slice's line says."""
-    return {"id": piece.phase_id, "repeat": piece.repeat}
+def _of_slice(piece: Slice) -> _Head:
+    return _Head("slice", piece.phase_id, repeat=piece.repeat)
 
 
-def _of_measurement(measurement: Measurement) -> dict[str, Any]:
-    """What the head of a measurement's line says: enough to know what is left to do."""
-    types = sorted(measured_on(measurement))
-    return {
-        "id": measurement.phase.id,
-        "status": measurement.status,
-        "repeats": measurement.repeats,
-        "gpu_types": types,
-    }
+def _of_measurement(measurement: Measurement) -> _Head:
+    m = measurement
+    types = tuple(sorted(measured_on(m)))
+    return _Head("measurement", m.phase.id, status=m.status, repeats=m.repeats, gpu_types=types)
 
 
 def read(export_path: Path, asked: int = 1) -> Contents:
@@ -331,9 +339,9 @@ def write_whole(
 ) -> None:
     """Replace the store under `export_path` in one step. Raises ExportPathError, also while a run holds it."""
     lines = chain(
-        (_line("baseline", _BASELINE.dump_python(baseline, mode="json")) for baseline in baselines),
+        (_line(_Head("baseline"), msgspec.to_builtins(baseline)) for baseline in baselines),
         (_measurement_line(measurement) for measurement in measurements),
-        [_line("run", run)],
+        [_line(_Head("run"), run)],
     )
     lock = _take_lock(export_path, 0.0, None)
     try:
@@ -342,13 +350,12 @@ def write_whole(
         os.close(lock)
 
 
-def _line(kind: str, data: Any, **about: Any) -> str:
-    """about: what the head says of the data."""
-    return json.dumps({"kind": kind, **about, "data": data}, separators=(",", ":"), allow_nan=False) + "\n"
+def _line(head: _Head, data: Any) -> str:
+    return json.dumps({**msgspec.to_builtins(head), "data": data}, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _measurement_line(measurement: Measurement) -> str:
-    return _line("measurement", _MEASUREMENT.dump_python(measurement, mode="json"), **_of_measurement(measurement))
+    return _line(_of_measurement(measurement), msgspec.to_builtins(measurement))
 
 
 class JsonlStore:
@@ -380,7 +387,7 @@ class JsonlStore:
 
     def add_slice(self, piece: Slice) -> None:
         """Keep one finished slice."""
-        self._append(_line("slice", piece.to_json(), **_of_slice(piece)))
+        self._append(_line(_of_slice(piece), piece.to_json()))
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Keep one finished phase."""
@@ -388,15 +395,15 @@ class JsonlStore:
 
     def add_baseline(self, baseline: Baseline) -> None:
         """Keep the server-only baseline."""
-        self._append(_line("baseline", _BASELINE.dump_python(baseline, mode="json")))
+        self._append(_line(_Head("baseline"), msgspec.to_builtins(baseline)))
 
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Keep what a run set out to do: its phases in order, its output fields."""
-        self._append(_line("run", record))
+        self._append(_line(_Head("run"), record))
 
     def add_touched(self, endpoint: str, model: str, before: Mapping[str, Any]) -> None:
         """Keep what a remote server's model was before we change it, or that it is so again (changed: false)."""
-        self._append(_line("touched", {"endpoint": endpoint, "model": model, "before": before}))
+        self._append(_line(_Head("touched"), {"endpoint": endpoint, "model": model, "before": before}))
 
     def _append(self, text: str) -> None:
         line = text.encode()

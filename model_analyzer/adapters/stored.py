@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+import msgspec
 
 from model_analyzer.adapters import comparison, store, tables
 from model_analyzer.adapters.files import write_atomically
@@ -18,8 +18,6 @@ from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.merge import Merged, Part, merge
 from model_analyzer.core.repeats import as_asked, unfinished
 from model_analyzer.errors import Fault, SpecError
-
-_LAYOUT: TypeAdapter[tables.Layout] = TypeAdapter(tables.Layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def read_stored(export_path: Path) -> Stored:
         raise _no_store(export_path)
     run = contents.runs[-1]
     ids = tuple(run["phases"])
-    layout = _LAYOUT.validate_python(run["layout"])
+    layout = msgspec.convert(run["layout"], tables.Layout)
     if _is_merged(run):
         rows, server_only = store.Ordered(contents.rows, list(contents.rows)), tuple(contents.server_only.values())
         return Stored(layout, ids, rows, len(run["missing"]), 0, server_only, run["at"], tuple(run["order"]))
@@ -163,7 +161,7 @@ def _read_run(folder: Path, stores: Sequence[Path]) -> _Run:
     )  # fmt: skip
     if _is_merged(record):
         part = replace(part, holes=frozenset(record["missing"]))
-    return _Run(folder, part, record, _LAYOUT.validate_python(record["layout"]))
+    return _Run(folder, part, record, msgspec.convert(record["layout"], tables.Layout))
 
 
 def _plan(record: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from model_analyzer.cli.flags import FLAG_NAMES, with_spec_flags
 from model_analyzer.errors import PHASES_FAILED
 
 if TYPE_CHECKING:
-    from model_analyzer.wire import Job
+    from model_analyzer.job import Job
 
 ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.", metavar="FOLDER")]
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[str, str] = FLAG_NAMES) -> Job:
     """The job, its warnings printed. flag_names: key -> how the user spells the flag. Raises SpecError."""
-    from model_analyzer.wire import load_job
+    from model_analyzer.job import load_job
 
     job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
     if job.spec.log_format == "json":

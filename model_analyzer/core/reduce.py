@@ -270,7 +270,8 @@ def _why_absent(metric: Metric, problems: Mapping[str, str], subject: str, unsee
     """What is wrong with the sources that could show the metric; else that none was seen, or that they do not."""
     sources = dict.fromkeys(source_of(name) for name in metric.sources)
     told = "; ".join(f"{source}: {problems[source]}" for source in sources if source in problems)
-    return told or unseen or (f"no source reports {' or '.join(metric.sources)}" if subject else "not reported by the server")
+    reports = f"no source reports {' or '.join(metric.sources)}" if subject else "not reported by the server"
+    return told or unseen or reports
 
 
 def _refreshes(summaries: Summaries, key: str) -> dict[str, int]:

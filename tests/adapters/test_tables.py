@@ -296,7 +296,7 @@ def test_the_summary_of_an_open_loop_shows_the_rate() -> None:
 
 
 def test_the_layout_survives_the_store() -> None:
-    from pydantic import TypeAdapter
+    import msgspec
 
     layout = replace(LAYOUT, constraints={"m": {"perf_latency_p99": {"max": 1.0}}})
-    assert TypeAdapter(Layout).validate_python(asdict(layout)) == layout
+    assert msgspec.convert(asdict(layout), Layout) == layout

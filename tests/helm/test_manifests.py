@@ -15,7 +15,7 @@ from helm_chart import Chart, Rendered, has_token
 from restricted import violations
 
 from model_analyzer.errors import EXIT_CODES
-from model_analyzer.wire import load_job
+from model_analyzer.job import load_job
 from scripts.chart import CHART, EXAMPLES, KUBE_VERSION, MANIFESTS, NAMESPACE, render_manifest
 
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
