@@ -320,7 +320,7 @@ def test_every_column_of_a_table_is_described(title: str, fields: tuple[str, ...
 
 
 def test_every_kind_of_record_is_described() -> None:
-    written = re.findall(r'_line\(\s*"(\w+)"', (ROOT / "model_analyzer/adapters/store.py").read_text(encoding="utf-8"))
+    written = re.findall(r'_Head\(\s*"(\w+)"', (ROOT / "model_analyzer/adapters/store.py").read_text(encoding="utf-8"))
     section = (DOCS / "outputs.md").read_text(encoding="utf-8").partition("## The store\n")[2].partition("\n## ")[0]
     assert written
     assert set(written) == set(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE))

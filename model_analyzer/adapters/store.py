@@ -24,6 +24,7 @@ from model_analyzer.adapters.files import cannot_write, sign_lock, try_lock, wri
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, holds, measured_on
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.repeats import whole_repeats
+from model_analyzer.core.telemetry import Reading
 from model_analyzer.errors import ExportPathError
 
 FILENAME = "measurements.jsonl"
@@ -33,12 +34,12 @@ SHARD = "shard-"
 # How often a run looks whether the one that it waits for has ended.
 LOCK_POLL_S = 0.5
 
-_MEASUREMENT = msgspec.json.Decoder(Measurement)
-_BASELINE = msgspec.json.Decoder(Baseline)
-
-
 K = TypeVar("K")
 V = TypeVar("V")
+Row = TypeVar("Row", Measurement, Baseline)
+
+_MEASUREMENT = msgspec.json.Decoder(Measurement)
+_BASELINE = msgspec.json.Decoder(Baseline)
 
 
 class Place(NamedTuple):
@@ -191,7 +192,7 @@ class Contents:
             self._row(newest)
 
     def _row(self, row: Outcome) -> Measurement:
-        return self._lines.load(row.place, _MEASUREMENT.decode)
+        return self._lines.load(row.place, _measurement)
 
     def add(self, line: bytes, start: int) -> None:
         """Take in a line that begins at byte `start`. Raises ExportPathError where it is no record.
@@ -207,7 +208,7 @@ class Contents:
                 head = head if head.id else _of_slice(_slice(line[at : -len(_END)]))
                 self._add_slice(head.id, Place(self._count, start + at, length, head.repeat))
             elif head.kind == "measurement":
-                head = head if head.id else _of_measurement(_MEASUREMENT.decode(line[at : -len(_END)]))
+                head = head if head.id else _of_measurement(_measurement(line[at : -len(_END)]))
                 place = Place(self._count, start + at, length)
                 self._add_row(head.id, frozenset(head.gpu_types), Outcome(place, head.status, head.repeats))
             else:
@@ -224,7 +225,7 @@ class Contents:
 
     def _add_small(self, kind: str, text: bytes) -> None:
         if kind == "baseline":
-            baseline = _BASELINE.decode(text)
+            baseline = _row_of(text, _BASELINE)
             server = (baseline.id, measured_on(baseline), frozenset(baseline.gpus))
             self.server_only.pop(server, None)
             self.server_only[server] = baseline
@@ -281,6 +282,24 @@ def _head(line: bytes) -> tuple[_Head, int]:
         json.loads(line)  # says what is wrong with it, if it is no JSON
         raise ValueError("no data")
     return _HEAD.decode(line[: found.start()] + b"}"), found.end()
+
+
+def _measurement(data: bytes) -> Measurement:
+    return _row_of(data, _MEASUREMENT)
+
+
+def _row_of(data: bytes, decoder: msgspec.json.Decoder[Row]) -> Row:
+    """A row of this version; or of an earlier one, which has its readings by name. Raises msgspec.ValidationError."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        record: dict[str, Any] = json.loads(data)
+        named = [record["host"], *record["gpus"].values()]
+        if not all(isinstance(reading, dict) for readings in named for reading in readings.values()):
+            raise
+        for readings in named:
+            readings |= {tag: [old.get(name) for name in Reading._fields] for tag, old in readings.items()}
+        return msgspec.convert(record, decoder.type)
 
 
 def _slice(data: bytes) -> Slice:

@@ -83,7 +83,7 @@ def test_what_is_left_to_do_is_known_without_reading_slices_or_more_than_one_row
         opened.add_slice(piece(TWO))
     monkeypatch.setattr(store, "_slice", lambda _: pytest.fail("read"))
     read_rows: list[bytes] = []
-    monkeypatch.setattr(store, "_MEASUREMENT", SimpleNamespace(validate_json=read_rows.append))
+    monkeypatch.setattr(store, "_MEASUREMENT", SimpleNamespace(decode=read_rows.append))
     contents = read(tmp_path)
     assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {ONE.id: "ok", THREE.id: "ok"}
     assert list(contents.slices) == [TWO.id]
