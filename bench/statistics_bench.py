@@ -34,7 +34,7 @@ import queues  # noqa: E402
 
 from model_analyzer.core.remarks import remarks  # noqa: E402
 from model_analyzer.core.repeats import judge_repeats, throughput_spread  # noqa: E402
-from model_analyzer.core.stats import Interval, SliceStats, percentile_interval  # noqa: E402
+from model_analyzer.core.stats import Interval, SliceStats, percentile_interval, rate_of  # noqa: E402
 from model_analyzer.core.stopping import StopRule, Verdict, judge, may_be_done  # noqa: E402
 
 RULES = {kind: StopRule(kind, min_s=2.0, max_s=10.0) for kind in ("interval", "perf_analyzer", "fixed")}  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class Study:
         seconds = sum(piece.duration_ns for piece in slices) / 1e9
         self.ok.append(verdict.stable)
         self.seconds.append(seconds)
-        self.estimates.append(sum(piece.count for piece in slices) / seconds)
+        self.estimates.append(rate_of(slices))
         self.naive.append(holds(naive(slices), truth))
         if throughput is not None:
             self.covered.append(holds(throughput, truth))
@@ -143,7 +143,9 @@ def phases(server: queues.Server, clients: int, period_s: float, repeats: int) -
     for _ in range(repeats):
         done_ns, latency_ns = queues.closed_loop(server, clients, most * period_s + 2, rng)
         start_s, loop_s = rng.random() / 2, clients * server.mean_s
-        yield queues.slices_of(done_ns, latency_ns, most, SLICE_S, period_s, start_s=start_s, loop_s=loop_s)
+        yield queues.slices_of(
+            done_ns, latency_ns, most, SLICE_S, period_s, start_s=start_s, loop_s=loop_s, inflight=clients
+        )
 
 
 def simulated(names: Sequence[str], repeats: int, kinds: Sequence[str] = tuple(RULES)) -> list[dict[str, Any]]:
@@ -214,7 +216,9 @@ def _one_load(speed: float, start_s: float, rng: np.random.Generator) -> list[Sl
     most = round(rule.max_s / SLICE_S)
     steps = np.full(int((most * period_s + 2) / queues.GRID_S) + 1, speed)
     done_ns, latency_ns = queues.closed_loop(server, clients, most * period_s + 2, rng, steps)
-    slices = queues.slices_of(done_ns, latency_ns, most, SLICE_S, period_s, rng.random() / 2, clients * server.mean_s)
+    slices = queues.slices_of(
+        done_ns, latency_ns, most, SLICE_S, period_s, rng.random() / 2, clients * server.mean_s, clients
+    )
     used, _ = next(_dones(slices, rule))
     return [replace(each, start_ns=(each.start_ns or 0) + int(start_s * 1e9)) for each in slices[:used]]
 
@@ -294,7 +298,7 @@ def real(repeats: int) -> list[dict[str, Any]]:
     for model, load in LOADS:
         runs = {kind: studies[model, load, kind] for kind in RULES}
         every = [slices for each in runs.values() for slices in each]
-        truth = float(np.mean([_rate(slices) for slices in every]))
+        truth = float(np.mean([rate_of(slices) for slices in every]))
         p99s = [found.mean for slices in every if (found := percentile_interval(slices, 0.99)) is not None]
         for kind, repeated in runs.items():
             study = Study()
@@ -316,7 +320,7 @@ def real_repeats(count: int, seconds: float) -> dict[str, Any]:
     cvs: dict[str, list[float]] = {kind: [] for kind in RULES}
     for repeats in measured.values():
         whole = [piece for slices in repeats for piece in slices]
-        truth = _rate(whole)
+        truth = rate_of(whole)
         p99 = percentile_interval(whole, 0.99)
         p99_ns = p99.mean if p99 else 0.0
         for kind, rule in RULES.items():
@@ -324,7 +328,7 @@ def real_repeats(count: int, seconds: float) -> dict[str, Any]:
             for slices in repeats:
                 used = slices[: next((n for n, _ in _dones(slices, rule)), len(slices))]
                 studies[kind].add(used, judge(used, rule), truth, p99_ns)
-                rates.append(_rate(used))
+                rates.append(rate_of(used))
             cvs[kind].append(float(np.std(rates, ddof=1) / np.mean(rates)))
         for n in range(0, len(repeats) - 2, 3):
             three = repeats[n : n + 3]
@@ -345,10 +349,6 @@ def _repeats_of(folder: Path, count: int, seconds: float) -> dict[str, list[list
             repeats = found.setdefault(record["data"]["phase_id"], [[] for _ in range(count)])
             repeats[record["data"]["repeat"]].append(SliceStats.from_json(record["data"]["stats"]))
     return found
-
-
-def _rate(slices: Sequence[SliceStats]) -> float:
-    return sum(piece.count for piece in slices) / sum(piece.duration_ns for piece in slices) * 1e9
 
 
 def _repository(folder: Path) -> Path:

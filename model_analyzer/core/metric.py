@@ -80,7 +80,7 @@ _QUANTILES = ("avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25")
 
 _ALL: tuple[Metric, ...] = (
     Metric("perf_throughput", "Throughput (infer/sec)", "infer/s", 1, "higher", "phase",
-           "Successful requests x batch size / measured seconds.", ("client",), digits=1),
+           "Requests served x batch size / measured seconds; those across an end of a slice count by their share.", ("client",), digits=1),
     Metric("perf_throughput_ci", "Throughput Interval (+-infer/sec)", "infer/s", 1, "lower", "phase",
            "Half-width of the 95 % confidence interval of the throughput.", ("client",), digits=1),
     _latency("perf_latency_avg", "Avg", "Mean time from just before a request's first byte is sent to its reply's last byte."),

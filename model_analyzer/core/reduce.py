@@ -16,7 +16,7 @@ from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
 from model_analyzer.core.remarks import remarks
 from model_analyzer.core.repeats import by_repeat, differences, percentile_spread, throughput_spread
-from model_analyzer.core.stats import SliceStats, span_s
+from model_analyzer.core.stats import SliceStats, rate_of, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.streams import stream_values
 from model_analyzer.core.telemetry import Reading, Summaries, merge
@@ -151,7 +151,7 @@ def _client_values(
 ) -> tuple[Values, Reasons]:
     latency = Histogram.merge(piece.stats.latency for piece in slices)
     values: Values = {
-        "perf_throughput": latency.count * inferences / seconds if seconds else None,
+        "perf_throughput": rate_of([piece.stats for piece in slices]) * inferences if seconds else None,
         "perf_throughput_ci": verdict.throughput.half_width * inferences if verdict.throughput else None,
         "perf_latency_avg": latency.mean_ns,
         **{tag: latency.percentile_ns(q) for tag, q in QUANTILES.items()},

@@ -46,7 +46,7 @@ class SliceStats:
     """The successes of one slice: its length, completions in each whole window of it, their latencies.
 
     stream: of streamed replies; None: each request has one. start_ns: when it began, on a clock that only ever steps back when the machine starts again; None: right after the
-    slice before.
+    slice before. edges: requests, what `shared_edges` says of those that lie across an end of the slice.
     """
 
     duration_ns: int
@@ -55,6 +55,7 @@ class SliceStats:
     latency: Histogram
     start_ns: int | None = None
     stream: StreamStats | None = None
+    edges: float = 0.0
 
     @classmethod
     def of(
@@ -65,13 +66,14 @@ class SliceStats:
         end_ns: int,
         window_ns: int,
         stream: StreamStats | None = None,
+        edges: float = 0.0,
     ) -> SliceStats:
         """From completion times and latencies, int64 [n], all with start_ns <= done_ns < end_ns."""
         whole = (end_ns - start_ns) // window_ns
         number = (done_ns - start_ns) // window_ns
         windows = np.bincount(number[number < whole], minlength=whole)
         counts = tuple(int(count) for count in windows)
-        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns, stream)
+        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns, stream, edges)
 
     @property
     def count(self) -> int:
@@ -79,9 +81,14 @@ class SliceStats:
         return self.latency.count
 
     @property
+    def served(self) -> float:
+        """Requests served in the slice: those across an end of it by their share."""
+        return self.count + self.edges
+
+    @property
     def rate(self) -> float:
         """Requests a second; 0 in no time."""
-        return self.count / self.duration_ns * 1e9 if self.duration_ns else 0.0
+        return self.served / self.duration_ns * 1e9 if self.duration_ns else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict."""
@@ -92,6 +99,7 @@ class SliceStats:
             "latency": self.latency.to_json(),
             "start_ns": self.start_ns,
             **({} if self.stream is None else {"stream": self.stream.to_json()}),
+            **({"edges": self.edges} if self.edges else {}),
         }
 
     @classmethod
@@ -100,8 +108,33 @@ class SliceStats:
         latency = Histogram.from_json(data["latency"])
         stream = StreamStats.from_json(data["stream"]) if "stream" in data else None
         return cls(
-            data["duration_ns"], data["window_ns"], tuple(data["windows"]), latency, data.get("start_ns"), stream
+            data["duration_ns"],
+            data["window_ns"],
+            tuple(data["windows"]),
+            latency,
+            data.get("start_ns"),
+            stream,
+            data.get("edges", 0.0),
         )
+
+
+def shared_edges(
+    done_ns: NDArray[np.int64], latency_ns: NDArray[np.int64], span_ns: tuple[int, int], inflight: int
+) -> float | None:
+    """What a closed loop's requests across the ends of a span add to the count of those that ended in it.
+
+    Each request counts in the span by the share of its own time that lies in it: one that was half done when the span
+    began is half a request. Expected are as many as ended there, but a slow model's whole requests are few: 9 +- 1 in
+    half a second. done_ns, latency_ns: int64 [n], of every request that ended in the span or was in flight at its end.
+    None where not all of the `inflight` at its end are there.
+    """
+    start_ns, end_ns = span_ns
+    began_ns = done_ns - latency_ns
+    if int(((began_ns < end_ns) & (done_ns >= end_ns)).sum()) < inflight:
+        return None
+    inside_ns = np.minimum(done_ns, end_ns) - np.maximum(began_ns, start_ns)
+    shares = np.maximum(inside_ns, 0) / np.maximum(latency_ns, 1)
+    return float(shares.sum()) - int(((done_ns >= start_ns) & (done_ns < end_ns)).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +168,7 @@ def throughput_motion(slices: Sequence[SliceStats]) -> Motion | None:
     k = len(measured)
     if k < MIN_SLICES or replies == 0:
         return None
-    mean = replies / sum(piece.duration_ns for piece in measured) * 1e9
+    mean = rate_of(measured)
     each = max(1, min(STRETCHES, MOST_STRETCHES // k))
     values: list[float] = []
     times: list[float] = []
@@ -192,8 +225,7 @@ def throughput_interval(slices: Sequence[SliceStats], moved: Motion | None = Non
     if moved is None:
         return None
     total_s = sum(piece.duration_ns for piece in slices) / 1e9
-    replies = sum(piece.count for piece in slices)
-    mean = replies / total_s
+    mean = rate_of(slices)
     sections = _sections(slices, lambda parts: rate_of(parts) - mean)
     return Interval(mean, max(moved.half_width, _moving(moved.steady) * sections, 1 / total_s))
 
@@ -201,7 +233,7 @@ def throughput_interval(slices: Sequence[SliceStats], moved: Motion | None = Non
 def rate_of(slices: Sequence[SliceStats]) -> float:
     """Requests a second over all slices; 0 in no time."""
     seconds = sum(piece.duration_ns for piece in slices) / 1e9
-    return sum(piece.count for piece in slices) / seconds if seconds else 0.0
+    return sum(piece.served for piece in slices) / seconds if seconds else 0.0
 
 
 def _moving(steady: float) -> float:

@@ -16,7 +16,7 @@ from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
-from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.stats import SliceStats, shared_edges
 from model_analyzer.core.stopping import refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, refreshed_at, summarise
@@ -32,6 +32,8 @@ EDGE_S = 0.05
 # Give up on a load that has brought failures only, for this long and this often.
 HOPELESS_S = 1.0
 HOPELESS_FAILURES = 5
+# With so many replies for each place of a closed loop, a request more or less at the ends makes no difference.
+WHOLE_REPLIES = 100
 # Batches come about every 50 ms; a person reads no faster than this.
 LIVE_EVERY = 5
 
@@ -162,7 +164,8 @@ def _drive(
         clock.sleep(max(0, end_ns - clock.now_ns()) / 1e9)
         after = recorder.scrape_now("triton")
         _receive_until(batches, seen, after.time_ns)
-    return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes)
+        edges = _edges(plan, batches, seen, (before.time_ns, after.time_ns))
+    return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes, edges)
 
 
 def _period_s(load: Load, latency_s: float) -> float:
@@ -184,6 +187,7 @@ def _reduce(
     recorder: Recorder,
     timing: _Timing,
     notes: tuple[str, ...],
+    edges: float,
 ) -> Slice:
     before, after = scrapes
     start_ns, end_ns = before.time_ns, after.time_ns
@@ -195,7 +199,7 @@ def _reduce(
         round=plan.round,
         started_at=timing.started_at,
         warmup_s=(start_ns - timing.began_ns) / 1e9,
-        stats=_stats(seen, start_ns, end_ns),
+        stats=_stats(seen, start_ns, end_ns, edges),
         failures=dict(seen.failures),
         server=server,
         server_problem=server_problem,
@@ -350,11 +354,35 @@ def _receive_until(batches: Iterator[LoadBatch], seen: Seen, time_ns: int) -> No
         seen.take(batch, time_ns)
 
 
-def _stats(seen: Seen, start_ns: int, end_ns: int) -> SliceStats:
+def _edges(plan: SlicePlan, batches: Iterator[LoadBatch], seen: Seen, span_ns: tuple[int, int]) -> float:
+    """What the requests across the ends of a slice add to its count, where that is worth knowing and can be known.
+
+    For it those in flight at the end are waited for, no longer than the slowest took, nor than the slice. A slice that ends with a count, one with
+    failures, and an open loop, whose count is that of its schedule, stay with whole requests.
+    """
+    load = plan.order.load
+    if load.kind != "concurrency" or plan.requests is not None or seen.failures:
+        return 0.0
+    while True:
+        done, latency = np.concatenate(seen.done), np.concatenate(seen.latency)
+        inside = int(((done >= span_ns[0]) & (done < span_ns[1])).sum())
+        if not inside or inside >= WHOLE_REPLIES * load.value:
+            return 0.0
+        edges = shared_edges(done, latency, span_ns, int(load.value))
+        patience_ns = min(int(latency.max()), span_ns[1] - span_ns[0])
+        if edges is not None or seen.now_ns >= span_ns[1] + patience_ns:
+            return edges or 0.0
+        batch = next(batches, None)
+        if batch is None:
+            return 0.0
+        seen.take(batch, span_ns[1])
+
+
+def _stats(seen: Seen, start_ns: int, end_ns: int, edges: float = 0.0) -> SliceStats:
     done, latency = np.concatenate(seen.done), np.concatenate(seen.latency)
     inside = (done >= start_ns) & (done < end_ns)
     stream = _stream_stats(seen.streamed, latency[inside], inside, (start_ns, end_ns)) if seen.streamed else None
-    return SliceStats.of(done[inside], latency[inside], start_ns, end_ns, WINDOW_NS, stream)
+    return SliceStats.of(done[inside], latency[inside], start_ns, end_ns, WINDOW_NS, stream, edges)
 
 
 def _stream_stats(

@@ -14,7 +14,7 @@ from math import exp, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.stats import SliceStats, shared_edges
 from model_analyzer.core.warmup import start_offset
 
 Floats = NDArray[np.float64]
@@ -148,17 +148,21 @@ def slices_of(
     period_s: float,
     start_s: float = 0.0,
     loop_s: float = 0.0,
+    inflight: int = 0,
 ) -> list[SliceStats]:
     """Cut `count` slices of `slice_s`, one every `period_s`: what is between belongs to other loads and to warm-up.
 
-    loop_s: a request's latency; each slice begins at another point of it, as the engine sees to.
+    loop_s: a request's latency; each slice begins at another point of it, as the engine sees to. inflight: of a closed
+    loop; requests across the ends of a slice count by their share.
     """
     cut = []
     for number in range(count):
         begin = int((start_s + number * period_s + start_offset(number) * loop_s) * 1e9)
         end = begin + int(slice_s * 1e9)
         low, high = np.searchsorted(done_ns, [begin, end])
-        cut.append(SliceStats.of(done_ns[low:high], latency_ns[low:high], begin, end, WINDOW_NS))
+        known = slice(low, high + inflight)
+        edges = shared_edges(done_ns[known], latency_ns[known], (begin, end), inflight) if inflight else None
+        cut.append(SliceStats.of(done_ns[low:high], latency_ns[low:high], begin, end, WINDOW_NS, edges=edges or 0.0))
     return cut
 
 

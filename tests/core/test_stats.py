@@ -22,6 +22,7 @@ from model_analyzer.core.stats import (
     SliceStats,
     percentile_interval,
     replies_for_interval,
+    shared_edges,
     span_s,
     t_quantile,
     throughput_interval,
@@ -77,6 +78,45 @@ class TestSliceStats:
         again = SliceStats.from_json(json.loads(json.dumps(piece.to_json())))
         assert again.to_json() == piece.to_json()
         assert (again.windows, again.rate, again.start_ns) == (piece.windows, piece.rate, 0)
+
+
+class TestSharedEdges:
+    """Requests across the ends of a slice count by the share of their own time that lies in it."""
+
+    def test_a_clock_is_counted_exactly_wherever_the_slice_begins(self) -> None:
+        done = np.arange(1, 60) * 59
+        for start in range(200, 260, 7):
+            inside = int(((done >= start) & (done < start + 500)).sum())
+            edges = shared_edges(done, np.full(len(done), 59), (start, start + 500), 1)
+            assert edges is not None
+            assert inside + edges == pytest.approx(500 / 59)
+
+    def test_a_queue_of_four_too(self) -> None:
+        done = np.arange(10, 200) * 59
+        edges = shared_edges(done, np.full(len(done), 4 * 59), (2000, 2500), 4)
+        assert edges is not None
+        assert int(((done >= 2000) & (done < 2500)).sum()) + edges == pytest.approx(500 / 59)
+
+    def test_a_request_longer_than_the_slice_counts_by_its_share(self) -> None:
+        assert shared_edges(np.array([900]), np.array([800]), (300, 500), 1) == pytest.approx(0.25)
+
+    def test_nothing_is_said_where_a_request_in_flight_at_the_end_is_not_known(self) -> None:
+        done = np.array([100, 200, 300])
+        assert shared_edges(done, np.full(3, 100), (150, 300), 1) is not None
+        assert shared_edges(done, np.full(3, 100), (150, 301), 1) is None
+
+    def test_they_survive_the_store(self) -> None:
+        piece = SliceStats.of(np.array([5]), np.array([3]), 0, 10, 5, edges=-0.25)
+        assert SliceStats.from_json(piece.to_json()) == piece
+        assert (piece.count, piece.served) == (1, 0.75)
+
+    def test_expected_are_as_many_as_ended(self) -> None:
+        rng = np.random.default_rng(5)
+        done, latency = queues.closed_loop(queues.Server(0.06, queues.gamma), 4, 1900, rng)
+        shared, whole = (queues.slices_of(done, latency, 3000, 0.5, 0.6, inflight=n) for n in (4, 0))
+        rates = np.array([[piece.rate for piece in slices] for slices in (shared, whole)])
+        assert rates.mean(axis=1) == pytest.approx([1 / 0.06] * 2, rel=0.01)
+        assert rates[0].std() < 0.8 * rates[1].std()
 
 
 class TestSpan:
