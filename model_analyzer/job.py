@@ -64,13 +64,39 @@ class Job:
         """How long a run takes that has these groups left to measure, and the baseline or not."""
         spec = self.spec
         baseline_s = spec.duration_seconds if baseline else 0.0
-        return Outlook.of(left, rule_of(spec), spec.slice_seconds, baseline_s, ours=self.mode != "remote")
+        ours = self.mode != "remote"
+        return Outlook.of(left, rule_of(spec), spec.slice_seconds, baseline_s, ours, self.request_counts())
+
+    def request_counts(self) -> dict[str, int]:
+        """Model name -> how many requests a phase of it measures; without those that the stop rule ends."""
+        return {model.name: count for model in self.spec.models() if (count := model.request_count) is not None}
 
     def estimate_s(self) -> float:
-        """Seconds that the whole job takes where nothing is measured yet: of several shards the longest."""
-        spec = self.spec
-        parts = [share(self.whole, spec.shards, index) for index in range(spec.shards)]
-        return max(self.outlook(Sweep(part, {}, spec.repeats).left, True).left_s(0.0) for part in parts)
+        """Seconds that the whole job most likely takes where nothing is measured yet: of several shards the longest."""
+        return max(each.left_s(0.0) for each in self._outlooks())
+
+    def bounds_s(self) -> tuple[float, float]:
+        """The least and the most that they can be, by what the stop rule leaves open."""
+        least, most = zip(*(each.bounds_s(0.0) for each in self._outlooks()), strict=True)
+        return max(least), max(most)
+
+    def _outlooks(self) -> list[Outlook]:
+        """Of each shard, with nothing measured yet."""
+        shards = range(self.spec.shards)
+        parts = [share(self.whole, self.spec.shards, index) for index in shards]
+        return [self.outlook(Sweep(part, {}, self.spec.repeats).left, True) for part in parts]
+
+    def unknown(self) -> list[str]:
+        """What else decides on that time and is not known beforehand, in words."""
+        counts, closed = self.request_counts(), _closed_loops(self.whole)
+        slow = sorted(closed & counts.keys())
+        found = [f"how fast {_listed(slow)} will answer (request_count)"] if slow else []
+        if (samples := self.spec.min_gpu_samples) and self.spec.gpus:
+            found.append(
+                f"how often GPU telemetry refreshes (min_gpu_samples {samples}: up to {samples} x 30 s a phase with the"
+                " DCGM exporter's default)"
+            )
+        return found
 
 
 def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
@@ -102,6 +128,16 @@ def _with_intervals(model: ResolvedModel, spec: JobSpec, known: dict[str, tuple[
     load = of_intervals(intervals_ns, spec.max_concurrency, spec.ramp_seconds)
     known[load.intervals] = intervals_ns
     return replace(model, loads=(load,))
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = len(names) - most
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:most])} and {more} more"
+
+
+def _closed_loops(groups: Sequence[Group]) -> set[str]:
+    """The models that have a closed loop."""
+    return {group.variant.model for group in groups for phase in group.phases if phase.load.kind == "concurrency"}
 
 
 def ids_of(groups: Sequence[Group]) -> list[str]:

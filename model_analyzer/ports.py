@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_analyzer.core.forecast import Forecast
 from model_analyzer.core.load import Call, InputSource, LoadOrder, RequestSet
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
@@ -209,7 +210,8 @@ class Outputs(Protocol):
 class Live:
     """Figures of the running slice, for people: infer/s, p99 in ms (None: no reply yet), measured seconds so far.
 
-    before_s: measured seconds of the phase in this repeat before the slice.
+    before_s: measured seconds of the phase in this repeat before the slice. forecast: how many it will be in all, told after
+    each slice.
     """
 
     stage: str
@@ -217,6 +219,7 @@ class Live:
     latency_p99_ms: float | None
     measured_s: float
     before_s: float = 0.0
+    forecast: Forecast | None = None
 
 
 class Progress(Protocol):

@@ -287,7 +287,7 @@ def _settings(job: Job) -> Settings:
         baseline_s=spec.duration_seconds,
         workers=None if spec.client_workers == "auto" else spec.client_workers,
         cpus=usable_cpus(spec.client_cpus),
-        request_counts={model.name: model.request_count for model in spec.models() if model.request_count},
+        request_counts=job.request_counts(),
         intervals_ns=job.intervals_ns,
     )
 

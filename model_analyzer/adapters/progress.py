@@ -37,7 +37,7 @@ class Eta:
 
     def running(self, phase: Phase, live: Live) -> None:
         """A phase runs."""
-        self._outlook.running(phase.id, live.before_s + live.measured_s, self._now())
+        self._outlook.running(phase.id, live.before_s, self._now(), live.forecast)
 
     def count(self, measurement: Measurement) -> int:
         """A phase is done; how many of those counted that settles: one that failed is not repeated."""

@@ -76,11 +76,23 @@ def plan(config_file: str | None, values: dict[str, Any]) -> None:
     for group in job.whole:
         for phase in group.phases:
             typer.echo(f"{phase.id}  {phase}{shard_of.get(phase.id, '')}")
-    minutes, seconds = divmod(round(job.estimate_s()), 60)
     in_shards = f" in {len(phases)} shards" if len(phases) > 1 else ""
     repeated = f", {job.spec.repeats} repeats of each" if job.spec.repeats > 1 else ""
     what = f"{sum(phases)} phases of {len(job.whole)} variants{repeated}{in_shards}, {job.mode} Triton"
-    typer.echo(f"{what}, about {minutes} min {seconds:02d} s")
+    typer.echo(f"{what}, about {_how_long(job)}")
+
+
+def _how_long(job: Job) -> str:
+    """The time that a job takes, and how far it is known."""
+    likely, (least, most) = _time(job.estimate_s()), map(_time, job.bounds_s())
+    if unknown := job.unknown():
+        return f"{likely} by the stop rule alone; not known before the run: {', '.join(unknown)}"
+    return likely if least == most else f"{likely} ({least} to {most})"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
 
 
 def validate(config_file: str | None, values: dict[str, Any]) -> None:

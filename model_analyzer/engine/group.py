@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from model_analyzer.core.forecast import forecast, worth_a_look
 from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import LoadOrder, RequestSet, Tls, call_of
@@ -18,7 +19,7 @@ from model_analyzer.core.warmup import least_warmup_s
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.engine.slice import SliceFailed, SlicePlan, drive_slice
 from model_analyzer.errors import InputError, LoadGeneratorError, ModelError, ServerError, ServerLostError
-from model_analyzer.ports import Clock, Encoder, GpuClaims, LoadGenerator, Outputs, Progress, Server, Store
+from model_analyzer.ports import Clock, Encoder, GpuClaims, Live, LoadGenerator, Outputs, Progress, Server, Store
 
 # A phase whose requests fail more often than this has no figures worth the name.
 MAX_FAILURE_RATIO = 0.01
@@ -247,7 +248,17 @@ class GroupDriver:
             self._parts.store.add_slice(piece)
             item.slices.append(piece)
         verdict = self._judge(item)
-        return self._reduce(item, info, verdict) if verdict.done else None
+        if verdict.done:
+            return self._reduce(item, info, verdict)
+        self._foretell(item, verdict)
+        return None
+
+    def _foretell(self, item: Running, verdict: Verdict) -> None:
+        """Tell how long the phase will take: of all that is told, the time left knows it best."""
+        refreshes = 0 if item.gave_up else self._settings.min_gpu_samples
+        expected = forecast(item.slices, self._rule(item.phase), verdict, refreshes)
+        measured_s = sum(piece.seconds for piece in item.slices)
+        self._parts.progress.live(item.phase, Live("slice done", None, None, 0.0, measured_s, expected))
 
     def _see_to_the_server(self, item: Running, info: ModelInfo, running: Sequence[Running]) -> None:
         """Raises ServerDied where the failures of a slice are not the model's own: the slice does not count."""
@@ -352,7 +363,7 @@ class GroupDriver:
             return Verdict(done=True, stable=False, reasons=(), throughput=None, p99=None)
         fresh = gpu_refreshes(item.slices) if self._settings.min_gpu_samples and not item.gave_up else None
         stats, rule = [piece.stats for piece in item.slices], self._rule(item.phase)
-        if not may_be_done(stats, rule, _failures(item.slices)):
+        if not may_be_done(stats, rule, _failures(item.slices)) and not worth_a_look(len(stats), rule):
             return Verdict(done=False, stable=False, reasons=(), throughput=None, p99=None)
         return judge(stats, rule, fresh, self._settings.min_gpu_samples, _failures(item.slices))
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.core.client_limit import is_lagging, more_workers
+from model_analyzer.core.forecast import Forecast
 from model_analyzer.core.gpus import GpuChoice, select_gpus
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import Load, LoadOrder
@@ -321,9 +322,11 @@ def _go_on(
         times = refreshed_at(pages, start_ns, select_gpus(pages, plan.gpus).gpus)
         if len(times) >= plan.refreshes:
             return ()
-        waited_s = (seen.now_ns - max([start_ns, *times])) / 1e9
+        last_ns = max([start_ns, *times])
+        waited_s = (seen.now_ns - last_ns) / 1e9
         every = cadences(pages)
-        patience_s = refresh_patience_s(every.get("dcgm", every.get("triton")))
+        cadence_s = every.get("dcgm", every.get("triton"))
+        patience_s = refresh_patience_s(cadence_s)
         if waited_s >= patience_s:
             return (
                 f"GPU telemetry refreshed {len(times)} times of {plan.refreshes} and then not for {waited_s:.0f} s: not"
@@ -334,7 +337,11 @@ def _go_on(
             seen.take(batch)
         if seen.now_ns == known_ns:
             raise SliceFailed("the load generator ended early")
-        progress.live(plan.phase, _live(seen, plan, (seen.now_ns - start_ns) / 1e9))
+        told = _live(seen, plan, (seen.now_ns - start_ns) / 1e9)
+        if cadence_s is not None:
+            waits_s = (last_ns - start_ns) / 1e9 + (plan.refreshes - len(times)) * cadence_s
+            told = replace(told, forecast=Forecast(plan.before_s, max(waits_s, told.measured_s)))
+        progress.live(plan.phase, told)
 
 
 def _live(seen: Seen, plan: SlicePlan, measured_s: float) -> Live:

@@ -145,7 +145,7 @@ def test_time_left_is_corrected_by_what_the_display_is_told() -> None:
         first.running(one, Live("warm-up", None, None, 0.0, before_s))
         told.append(first.left_s())
     assert told[-1] > told[0], "20 s a slice, where 1.35 were planned"
-    assert second.left_s() < told[0], "each display has its own"
+    assert second.left_s() != told[-1], "each display has its own"
     assert first.count(measured(one)) == 1
     assert str(first) == "0:00"
 

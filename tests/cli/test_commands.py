@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -55,10 +56,20 @@ def test_plan_touches_nothing(command: Command, job: Path, tmp_path: Path, monke
 
 def test_plan_says_what_a_longer_measurement_costs(command: Command, job: Path) -> None:
     def seconds(*flags: str) -> int:
-        minutes, rest = command("plan", "-f", str(job), *flags).out.rsplit("about ", 1)[1].split(" min ")
+        minutes, rest = command("plan", "-f", str(job), *flags).out.rsplit("about ", 1)[1].split(" min ", 1)
         return int(minutes) * 60 + int(rest.split()[0])
 
     assert seconds("--max-seconds", "60") > 2 * seconds("--max-seconds", "10")
+
+
+def test_plan_says_between_what_the_time_lies_and_what_it_does_not_know(command: Command, job: Path) -> None:
+    def said(*flags: str) -> str:
+        return command("plan", "-f", str(job), *flags).out.splitlines()[-1].split("Triton, about ")[1]
+
+    assert re.fullmatch(r"\d+ min \d\d s \(\d+ min \d\d s to \d+ min \d\d s\)", said())
+    assert said("--request-count", "100").endswith(
+        "s by the stop rule alone; not known before the run: how fast a, b will answer (request_count)"
+    )
 
 
 def test_a_changed_model_is_another_phase_and_a_missing_folder_is_no_fault(
