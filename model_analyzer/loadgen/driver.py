@@ -481,18 +481,31 @@ class Driver(ABC, Generic[C, S]):
         self._rest(slot)
 
     def _lose(self, conn: C, message: str) -> None:
-        """The connection broke, or said something nobody had asked for. That costs each slot that waits for it its request."""
+        """The connection broke, or said something nobody had asked for. That costs each slot that waits for it its request.
+
+        Open loop: one in reserve that does not come about has no request to lose.
+        """
         slots, conn.slots = conn.slots, []
         self._close(conn)
         for slot in slots:
             slot.conn = None
             if slot.state >= JOINING:
-                self._tally.failed(message)
                 if slot.state == BUSY:
                     self._inflight -= 1
+                if slot.state == BUSY or self._takes_a_request(slot):
+                    self._tally.failed(message)
                 self._rest(slot)
             elif slot.state == FREE:
                 self._drop(slot)
+
+    def _takes_a_request(self, slot: S) -> bool:  # noqa: ARG002 -- for those that have one already
+        """Whether a request goes with the slot that does not get its connection: it was due, and cannot be sent."""
+        if not self._open_loop:
+            return True
+        if not self._waiting:
+            return False
+        self._waiting.popleft()
+        return True
 
     def _waits_since(self, slot: S) -> int:
         """Since when the request in flight has waited for the server; its timeout counts from then."""

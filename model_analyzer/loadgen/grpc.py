@@ -286,6 +286,10 @@ class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
 
     # -- failures ------------------------------------------------------------------------------
 
+    def _takes_a_request(self, slot: GrpcSlot) -> bool:
+        # One that was to be sent once more is the slot's own.
+        return slot.again_ns is not None or super()._takes_a_request(slot)
+
     def _rest(self, slot: GrpcSlot) -> None:
         slot.again_ns = None
         slot.stream.forget()

@@ -117,9 +117,13 @@ class ScriptedServer:
             self.times_ns.append(time.monotonic_ns())
             self.served[connection] += 1
 
-    def close(self) -> None:
+    def refuse(self) -> None:
+        """No more connections; those that there are go on."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.refuse()
         self._listener.close()
         self._threads[0].join(5)
         with self._lock:

@@ -30,6 +30,7 @@ from scripted_server import (
 
 from model_analyzer.loadgen import driver
 from model_analyzer.loadgen.http import HttpDriver
+from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.schedule import send_times_ns
 
 MS = 1_000_000
@@ -556,6 +557,59 @@ def test_an_open_loop_on_a_dead_server_makes_no_storm_and_loses_no_request() -> 
     assert seen.failures["cannot connect: Connection refused"] <= 10
     assert timeouts >= 150
     assert not seen.done_ns
+
+
+def served(protocol: str) -> Script:
+    return h2_server.always() if protocol == "grpc" else always(GOOD)
+
+
+def rated(protocol: str, port: int, rate: float) -> Order:
+    make = h2_server.grpc_order if protocol == "grpc" else order
+    return make(port, kind="request_rate", value=rate)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_connection_in_reserve_that_does_not_come_about_costs_no_request(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+    failure = driver._connect_failure
+    monkeypatch.setattr(driver, "_connect_failure", lambda code: refused.append(code) or failure(code))
+
+    def script(peer: Peer) -> None:
+        server.refuse()
+        served(protocol)(peer)
+
+    # The second one is begun when the second request is due, half a second after the first has closed the door.
+    with ScriptedServer(script) as server:
+        seen = run(rated(protocol, server.port, 2.0), enough(4), at_most_s=20)
+        assert server.accepted == 1
+    assert refused
+    assert not seen.failures
+    assert len(seen.done_ns) >= 4
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_request_whose_connect_fails_is_a_failure_and_counted_once(protocol: str) -> None:
+    with ScriptedServer(served(protocol)) as gone:
+        port = gone.port
+    servers: list[ScriptedServer] = []
+
+    def came_up(seen: Seen) -> bool:
+        if not servers and seen.failed >= 4:
+            servers.append(ScriptedServer(served(protocol), port))
+        return len(seen.done_ns) >= 30
+
+    try:
+        seen = run(rated(protocol, port, 50.0), came_up, at_most_s=20)
+    finally:
+        for server in servers:
+            server.close()
+    assert set(seen.failures) == {"cannot connect: Connection refused"}
+    assert seen.failed >= 4
+    assert len(seen.done_ns) >= 30
+    # Each that was due either failed or was sent, the few in flight at the end aside.
+    assert seen.failed + len(seen.done_ns) <= len(seen.send_lags_ns)
 
 
 def test_an_open_loop_keeps_its_rate_when_every_reply_is_an_error() -> None:
