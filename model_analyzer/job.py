@@ -103,12 +103,6 @@ def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Ma
     """Read, check and lay out a job; touches nothing. Raises SpecError."""
     spec, warnings = jobfile.load(config_file, values, os.environ, flag_names)
     mode = spec.triton_launch_mode or ("local" if shutil.which(spec.triton_server_path) else "embedded")
-    if mode == "remote" and (spec.triton_server_flags or spec.triton_server_environment):
-        what = "triton_server_flags and triton_server_environment have no effect on a remote server"
-        warnings.append(Fault("triton_launch_mode", what, "start the server with them"))
-    if spec.repeats > 1 and mode == "remote" and spec.reload_model_disable:
-        what = "with reload_model_disable no repeat loads the model anew: repeats hold what changes over time only"
-        warnings.append(Fault("repeats", what, "leave reload_model_disable out, or restart the server between runs"))
     intervals: dict[str, tuple[int, ...]] = {}
     models = [_with_intervals(model, spec, intervals) for model in spec.models()]
     conditions = _conditions(spec, mode)

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from model_analyzer.core.keys import KEYS, MODE_KEYS, PERF_FLAGS, PERF_FLAGS_WORK, Key
+from model_analyzer.core.advice import advice
+from model_analyzer.core.keys import KEYS, PERF_FLAGS, PERF_FLAGS_WORK, Key
 from model_analyzer.core.metric import nearest
 from model_analyzer.core.spec import Bound, JobSpec, ModelSpec, Parameters
 from model_analyzer.core.values import shown, texts
@@ -416,34 +417,15 @@ def _known_keys(loc: Path_) -> frozenset[str]:
 
 def _advice(spec: JobSpec, source: Source) -> list[Fault]:
     """What is right, and yet worth a word."""
-    advice = [
-        Fault(source.place((key,)), f"{key} has no effect", f"it belongs to triton_launch_mode: {mode}")
-        for mode, keys in MODE_KEYS.items()
-        for key in keys
-        if key in source.values and spec.triton_launch_mode != mode
-    ]
-    advice += _tls_advice(spec, source)
+    paths = _model_paths(source.values.get("profile_models"))
+    found = [Fault(source.place(_source_path(path, paths)), what, fix) for path, what, fix in advice(spec)]
     loads = (model.parameters for model in spec.profile_models)
     given = any(own.concurrency or own.request_rate for own in loads)
     if not (given or spec.concurrency or spec.request_rate or _uses_intervals(spec)):
         what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
-        advice.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
-    if any(model.request_count for model in spec.models()):
-        ignored = ("stop_rule", "min_seconds", "max_seconds", "precision", "latency_precision")
-        why = "with a request_count, that alone ends a phase"
-        advice += [Fault(source.place((key,)), f"{key} ends no phase", why) for key in ignored if key in source.values]
-    return advice
+        found.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
+    return found
 
 
 def _uses_intervals(spec: JobSpec) -> bool:
     return any(model.request_intervals for model in spec.models())
-
-
-def _tls_advice(spec: JobSpec, source: Source) -> Iterator[Fault]:
-    other = {"http": "ssl-grpc-", "grpc": "ssl-https-"}[spec.client_protocol]
-    for path, settings in _model_settings(source.values):
-        flags = settings.get("perf_analyzer_flags")
-        for name in flags if isinstance(flags, dict) else ():
-            if str(name).startswith(other):
-                where = source.place((*path, "perf_analyzer_flags", name))
-                yield Fault(where, f"{name} has no effect", f"client_protocol is {spec.client_protocol}")

@@ -170,6 +170,8 @@ MODE_KEYS: dict[str, tuple[str, ...]] = {
         "triton_http_endpoint",
         "triton_grpc_endpoint",
         "triton_metrics_url",
+        "triton_server_identity",
+        "client_max_retries",
         "reload_model_disable",
         "touch_models_in_use",
     ),
@@ -181,3 +183,10 @@ MODE_KEYS: dict[str, tuple[str, ...]] = {
         "triton_docker_args",
     ),
 }
+# Of a server that we start, in whichever launch mode.
+NOT_REMOTE_KEYS = (
+    "triton_server_flags",
+    "triton_server_environment",
+    "triton_output_path",
+    "server_start_timeout_seconds",
+)

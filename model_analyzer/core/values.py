@@ -417,7 +417,7 @@ def input_source(flags: Mapping[str, Any], shared: str = "none", output_bytes: i
 
 def call_asked(flags: Mapping[str, Any], protocol: Protocol) -> Call | None:
     """How a model is to be called, from perf_analyzer's streaming and endpoint; None: as its kind needs it."""
-    streaming = _true(flags.get("streaming", False))
+    streaming = is_true(flags.get("streaming", False))
     endpoint = str(flags.get("endpoint", "infer"))
     if endpoint != "infer":
         return "generate_stream" if streaming or endpoint == "generate_stream" else "generate"
@@ -438,7 +438,7 @@ def tls_of(flags: Mapping[str, Any], protocol: Protocol, endpoint: str) -> Tls |
     """TLS of the client, from perf_analyzer's ssl-* flags and a grpcs:// or https:// endpoint; None: plain."""
     secure = endpoint.startswith(("https://", "grpcs://"))
     if protocol == "grpc":
-        if not _true(flags.get("ssl-grpc-use-ssl", secure or "ssl-grpc-root-certifications-file" in flags)):
+        if not is_true(flags.get("ssl-grpc-use-ssl", secure or "ssl-grpc-root-certifications-file" in flags)):
             return None
         return Tls(
             ca_file=flags.get("ssl-grpc-root-certifications-file"),
@@ -451,10 +451,11 @@ def tls_of(flags: Mapping[str, Any], protocol: Protocol, endpoint: str) -> Tls |
         ca_file=flags.get("ssl-https-ca-certificates-file"),
         certificate_file=flags.get("ssl-https-client-certificate-file"),
         private_key_file=flags.get("ssl-https-private-key-file"),
-        verify_peer=_true(flags.get("ssl-https-verify-peer", True)),
-        verify_host=_true(flags.get("ssl-https-verify-host", True)),
+        verify_peer=is_true(flags.get("ssl-https-verify-peer", True)),
+        verify_host=is_true(flags.get("ssl-https-verify-host", True)),
     )
 
 
-def _true(value: Any) -> bool:
+def is_true(value: Any) -> bool:
+    """A switch of perf_analyzer's, whose value is right."""
     return str(value).strip().lower() not in _FALSE

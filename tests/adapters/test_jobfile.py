@@ -307,6 +307,18 @@ def test_keys_of_another_launch_mode_or_protocol_are_answered(tmp_path: Path) ->
     ]
 
 
+def test_flags_without_effect_are_answered_where_they_stand(tmp_path: Path) -> None:
+    text = (
+        "model_repository: /m\nconcurrency: 1\nprofile_models:\n  - a\n  - b:\n      perf_analyzer_flags:\n        --output_shared_memory_size: 9\n"
+        "perf_analyzer_flags:\n  - request-distribution: poisson\n"
+    )
+    _, warnings = read(tmp_path, text)
+    assert warnings == [
+        "job.yaml:8: request-distribution has no effect; it spreads the requests of a request_rate, and there is none",
+        "job.yaml:7: output-shared-memory-size has no effect; shared-memory is not system",
+    ]
+
+
 # -- anything at all -----------------------------------------------------------------------------------
 
 _KEYS = sorted({*JobSpec.model_fields, *KEYS, "unknown_key", "<<"})
