@@ -73,6 +73,8 @@ RULES: dict[str, dict[str, Any]] = {
     "image.digest": _DIGEST,
     "image.pullPolicy": _PULL,
     "extraArgs": _TEXTS,
+    # Keys of a ConfigMap.
+    "files": {**_TEXT_MAP, "propertyNames": {"pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]*$", "maxLength": 253}},
     "logFormat": {"enum": ["", "text", "json"]},
     "metrics.port": {"maximum": 65535},
     "triton.endpoints.http": _ENDPOINT,

@@ -77,6 +77,11 @@ ROWS: dict[str, Row] = {
         {"job": {"profile_models": ["bert"]}}, lambda r: r.job_file.strip(), "profile_models:\n- bert"
     ),
     "jobFile": Row({"jobFile": "# mine\nprofile_models: bert\n"}, lambda r: r.job_file, "# mine\nprofile_models: bert\n"),
+    "files": Row(
+        {"files": {"intervals.txt": "10\n20\n"}},
+        lambda r: (r.one("ConfigMap")["data"]["intervals.txt"], _mounts(r.analyzer)["job"]),
+        ("10\n20\n", "/etc/model-analyzer"),
+    ),
     "image.repository": Row({"image": {"repository": "r.io/ma"}}, _with(analyzer, "image"), "r.io/ma:0.1.0"),
     "image.tag": Row({"image": {"tag": "9"}}, _with(analyzer, "image"), "model-analyzer:9"),
     "image.digest": Row({"image": {"digest": DIGEST}}, _with(analyzer, "image"), f"model-analyzer@{DIGEST}"),

@@ -163,6 +163,7 @@ def test_another_version_of_the_chart_alone_changes_no_job(chart: Chart, tmp_pat
         {"job": {"profile_models": ["add_sub"], "batch_sizes": [2]}},
         {"image": {"tag": "2"}},
         {"triton": {"extraArgs": ["--log-info=0"]}},
+        {"files": {"intervals.txt": "1\n"}},
         {"podAnnotations": {"a": "b"}},
         {"shards": 2},
         {"nodeSelector": {"pool": "l4"}},
@@ -563,6 +564,39 @@ def test_job_keys_of_every_example_job_pass_the_schema(chart: Chart, tmp_path: P
         assert yaml.safe_load(chart.render({"job": job}).job_file) == job
 
 
+# The files beside it
+
+
+def test_files_lie_beside_the_job_file_read_only_and_as_they_were_given(chart: Chart, tmp_path: Path) -> None:
+    texts = {
+        "intervals.txt": "10000\n20000\n",
+        "data.json": '{"data": [{"INPUT": ["<a & b>", "{{ .Values }}", "ü"]}]}\n',
+        "odd_name-1": " : leading\n\ttab: no\n",
+    }
+    job = {"profile_models": ["bert"], "request_intervals": "/etc/model-analyzer/intervals.txt"}
+    rendered = chart.render({"job": job, "files": texts})
+    data = dict(rendered.one("ConfigMap")["data"])
+    assert yaml.safe_load(data.pop("job.yaml")) == job
+    assert data == texts
+    (mount,) = [one for one in rendered.analyzer["volumeMounts"] if one["name"] == "job"]
+    assert (mount["mountPath"], mount["readOnly"]) == ("/etc/model-analyzer", True)
+    assert rendered.volume("job") == {"name": "job", "configMap": {"name": _job_name(rendered)}}
+    # The pod finds its intervals where the job says that they are.
+    for name, text in data.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    file = tmp_path / "job.yaml"
+    file.write_text(rendered.job_file.replace("/etc/model-analyzer", str(tmp_path)), encoding="utf-8")
+    (group,) = load_job(file, {"triton_launch_mode": "remote"}, {}).groups
+    assert [phase.load.distribution for phase in group.phases] == ["intervals"]
+
+
+def test_a_file_from_the_disk_is_handed_over_as_it_is(chart: Chart, tmp_path: Path) -> None:
+    text = '{"data": [{"INPUT": ["a, b", "c=d"]}]}\n'
+    (tmp_path / "requests.json").write_text(text, encoding="utf-8")
+    rendered = chart.render({}, "--set-file", f"files.requests\\.json={tmp_path / 'requests.json'}")
+    assert rendered.one("ConfigMap")["data"]["requests.json"] == text
+
+
 # What is refused
 
 
@@ -590,6 +624,8 @@ def test_job_keys_of_every_example_job_pass_the_schema(chart: Chart, tmp_path: P
         ({"extraArgs": [5]}, "extraArgs"),
         ({"models": {"repository": "models"}}, "repository"),
         ({"logFormat": "xml"}, "logFormat"),
+        ({"files": {"a/b": "x"}}, "a/b"),
+        ({"files": {"a": 5}}, "files"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -633,6 +669,7 @@ def test_values_that_the_schema_does_not_know_are_refused_by_name(
         ({"job": {"profile_models": ["a"], "shard_index": 0}}, "job.shard_index: is given for all pods; leave it out"),
         ({"job": {"profile_models": ["a"]}, "jobFile": "profile_models: a"}, "jobFile: job is given, too; leave out"),
         ({"jobFile": "- a\n- b"}, "jobFile: is no YAML mapping"),
+        ({"files": {"job.yaml": "a"}}, "files: names job.yaml, which is the job file itself; give it another name"),
     ],
     ids=lambda value: value.split(":")[0] if isinstance(value, str) else "",
 )  # fmt: skip

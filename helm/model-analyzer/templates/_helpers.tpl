@@ -93,8 +93,9 @@ annotations:
 {{- end }}
 
 {{/*
-What a Job cannot change in its life is in its name: the job file, the pod template, how it is spread and what its exit
-codes mean. (suspend, parallelism, the two times, and without shards backoffLimit can be changed under a running Job.)
+What a Job cannot change in its life is in its name: the job file and the files beside it, the pod template, how it is
+spread and what its exit codes mean. (suspend, parallelism, the two times, and without shards backoffLimit can be changed
+under a running Job.)
 */}}
 {{- define "model-analyzer.hash" -}}
 {{- $named := dict "root" . "hash" "" "test" false -}}
@@ -104,6 +105,10 @@ codes mean. (suspend, parallelism, the two times, and without shards backoffLimi
   (include "model-analyzer.podSpec" $named)
   (include "model-analyzer.fixedJobSpec" .)
 -}}
+{{- /* Without files a Job keeps the name that it had before there were any. */ -}}
+{{- with .Values.files -}}
+{{- $parts = append $parts (toJson .) -}}
+{{- end -}}
 {{- $parts | join "\n---\n" | sha256sum | trunc 8 -}}
 {{- end }}
 
@@ -118,6 +123,9 @@ Wrong values: one line each, "where: what; how to mend".
 {{- end -}}
 {{- if and $v.job $v.jobFile -}}
 {{- fail "jobFile: job is given, too; leave out one of them" -}}
+{{- end -}}
+{{- if hasKey ($v.files | default dict) "job.yaml" -}}
+{{- fail "files: names job.yaml, which is the job file itself; give it another name" -}}
 {{- end -}}
 {{- if and (hasKey $job "shards") (ne (toString $job.shards) (toString (int $v.shards))) -}}
 {{- fail (printf "job.shards: is %v, and the Job has %v; set the value shards instead, which makes the pods" $job.shards (int $v.shards)) -}}
