@@ -73,9 +73,11 @@ def plan(config_file: str | None, values: dict[str, Any]) -> None:
     job = load(config_file, values)
     phases = [len(of) for of in job.shard_ids()]
     shard_of = {phase_id: f"  shard {n}" for n, of in enumerate(job.shard_ids()) for phase_id in of if len(phases) > 1}
+    counts = job.request_counts()
     for group in job.whole:
         for phase in group.phases:
-            typer.echo(f"{phase.id}  {phase}{shard_of.get(phase.id, '')}")
+            terms = phase.terms(counts.get(group.variant.model))
+            typer.echo(f"{phase.id}  {phase}{terms}{shard_of.get(phase.id, '')}")
     in_shards = f" in {len(phases)} shards" if len(phases) > 1 else ""
     repeated = f", {job.spec.repeats} repeats of each" if job.spec.repeats > 1 else ""
     what = f"{sum(phases)} phases of {len(job.whole)} variants{repeated}{in_shards}, {job.mode} Triton"

@@ -36,6 +36,15 @@ class Load:
     def __str__(self) -> str:
         return f"{self.kind} {self.value:g}"
 
+    def terms(self) -> list[str]:
+        """What it is beside its number: how it is spread, bounded, begun."""
+        spread = {"constant": "evenly spaced", "poisson": "Poisson", "intervals": "custom intervals"}[self.distribution]
+        return [
+            *([spread] if self.kind == "request_rate" else []),
+            *([] if self.max_concurrency is None else [f"at most {self.max_concurrency} in flight"]),
+            *([f"ramp {self.ramp_s:g} s"] if self.ramp_s else []),
+        ]
+
 
 def of_intervals(intervals_ns: Sequence[int], max_concurrency: int | None = None, ramp_s: float = 0.0) -> Load:
     """The open loop of custom intervals, named by their mean rate: to six digits, as it stands in the tables.

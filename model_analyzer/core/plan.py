@@ -57,6 +57,16 @@ class Phase:
     def __str__(self) -> str:
         return f"{self.variant.name} batch {self.batch_size} {self.load}"
 
+    def terms(self, request_count: int | None = None) -> str:
+        """What is particular about it, for a plan: empty, or ` (evenly spaced, ramp 2 s)`. request_count: what ends it."""
+        parts = [
+            *self.load.terms(),
+            *([] if self.call is None else [self.call]),
+            *([] if self.source.shared_memory is None else ["shared memory"]),
+            *([] if request_count is None else [f"{request_count} requests"]),
+        ]
+        return f" ({', '.join(parts)})" if parts else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -72,6 +72,32 @@ def test_plan_says_between_what_the_time_lies_and_what_it_does_not_know(command:
     )
 
 
+@pytest.mark.parametrize(
+    ("keys", "terms"),
+    [
+        ("concurrency: 4\n", ""),
+        ("concurrency: 4\nramp_seconds: 2\nrequest_count: 100\n", " (ramp 2 s, 100 requests)"),
+        ("request_rate: 50\n", " (evenly spaced)"),
+        (
+            "request_rate: 50\nmax_concurrency: 8\nramp_seconds: 0.5\nperf_analyzer_flags: {request-distribution: poisson}\n",
+            " (Poisson, at most 8 in flight, ramp 0.5 s)",
+        ),
+        ("request_intervals: intervals.txt\nrequest_count: 9\n", " (custom intervals, 9 requests)"),
+        (
+            "concurrency: 4\nshared_memory: system\nperf_analyzer_flags: {streaming: true}\n",
+            " (stream_infer, shared memory)",
+        ),
+    ],
+)
+def test_plan_says_what_is_particular_about_a_phase(command: Command, tmp_path: Path, keys: str, terms: str) -> None:
+    (tmp_path / "intervals.txt").write_text("20000\n")
+    (tmp_path / "job.yaml").write_text(f"model_repository: models\nprofile_models: a\n{keys}")
+    phase, total = command("plan", "-f", "job.yaml", "--repeats", "3").out.splitlines()
+    load = "concurrency 4" if "concurrency: 4" in keys else "request_rate 50"
+    assert phase.split("  ")[1] == f"a_config_default batch 1 {load}{terms}"
+    assert total.startswith("1 phases of 1 variants, 3 repeats of each, ")
+
+
 def test_a_changed_model_is_another_phase_and_a_missing_folder_is_no_fault(
     command: Command, job: Path, tmp_path: Path
 ) -> None:
