@@ -326,11 +326,14 @@ def _summary_columns(layout: Layout) -> list[tuple[str, Callable[[Measurement], 
     def metric(tag: str) -> Callable[[Measurement], str]:
         return lambda m: format_value(METRICS[tag], m.values.get(tag)) or "-"
 
-    def throughput(m: Measurement) -> str:
-        value, half = m.values.get("perf_throughput"), m.values.get("perf_throughput_ci")
-        if value is None:
-            return "-"
-        return f"{value:,.1f}" + (f" ±{half / value:.0%}" if half is not None and value else "")
+    def rate(tag: str) -> Callable[[Measurement], str]:
+        def cell(m: Measurement) -> str:
+            value, half = m.values.get(tag), m.values.get(f"{tag}_ci")
+            if value is None:
+                return "-"
+            return f"{value:,.1f}" + (f" ±{half / value:.0%}" if half is not None and value else "")
+
+        return cell
 
     def load(m: Measurement) -> str:
         return format_number(m.phase.load.value) + ("/s" if m.phase.load.kind == "request_rate" else "")
@@ -342,12 +345,12 @@ def _summary_columns(layout: Layout) -> list[tuple[str, Callable[[Measurement], 
         ("Variant", lambda m: m.phase.variant.name, ""),
         ("Batch", lambda m: str(m.phase.batch_size), ""),
         ("Load", load, ""),
-        ("infer/s", throughput, ""),
+        ("infer/s", rate("perf_throughput"), ""),
         ("p50 ms", metric("perf_latency_p50"), ""),
         ("p99 ms", metric("perf_latency_p99"), ""),
         ("first ms", metric("time_to_first_token_p50"), "streams"),
         ("gap ms", metric("inter_token_latency_p50"), "streams"),
-        ("resp/s", metric(STREAM_SIGN), "streams"),
+        ("resp/s", rate(STREAM_SIGN), "streams"),
         ("GPU %", metric("gpu_utilization_max"), "gpus"),
         ("Mem %", metric("gpu_memory_utilization_max"), "gpus"),
         ("GPU MB", metric("gpu_used_memory_max"), "gpus"),

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ class Histogram:
         """The exact mean; None without samples."""
         return self.sum_ns / self.count if self.count else None
 
+    @property
+    def deviation_ns(self) -> float:
+        """The standard deviation, samples taken for the middle of their buckets; 0 below two."""
+        if self.count < 2:
+            return 0.0
+        middles = _middles(self.buckets)
+        apart = middles - np.average(middles, weights=self.counts)
+        return sqrt(float((self.counts * apart * apart).sum()) / (self.count - 1))
+
     @cached_property
     def _cumulated(self) -> NDArray[np.int64]:
         return np.cumsum(self.counts)
@@ -96,7 +106,8 @@ class Histogram:
         within = min(max(rank, 1), self.count)
         if within == self.count:
             return float(self.max_ns)
-        middle = _middle(int(self.buckets[int(np.searchsorted(self._cumulated, within))]))
+        place = int(np.searchsorted(self._cumulated, within))
+        middle = float(_middles(self.buckets[place : place + 1])[0])
         return float(min(max(middle, self.min_ns), self.max_ns))
 
     @classmethod
@@ -112,7 +123,7 @@ class Histogram:
         cumulated = left.cumsum(axis=1)
         ranks = np.ceil(np.round(q * cumulated[:, -1], 9))
         places = (cumulated < ranks[:, None]).sum(axis=1)
-        return np.array([_middle(int(bucket)) for bucket in whole.buckets[places]])
+        return _middles(whole.buckets[places])
 
     def to_json(self) -> dict[str, Any]:
         """Compact: the two arrays as one zlib-compressed, base64-coded array of differences and counts."""
@@ -142,8 +153,8 @@ def _bucket(value_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return (shift << SUB_BITS) + (values >> shift)
 
 
-def _middle(bucket: int) -> float:
-    """The middle of a bucket's values, ns."""
-    shift = max((bucket >> SUB_BITS) - 1, 0)
-    low = (bucket - (shift << SUB_BITS)) << shift
-    return low + ((1 << shift) - 1) / 2
+def _middles(buckets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The middle of each bucket's values, ns."""
+    shift = np.maximum((buckets >> SUB_BITS) - 1, 0)
+    low = (buckets - (shift << SUB_BITS)) << shift
+    return np.asarray(low + ((1 << shift) - 1) / 2, np.float64)

@@ -76,6 +76,13 @@ def _end(name: str) -> str:
     return _ENDS.get(name) or f"{name[1:]}th percentile of the"
 
 
+def _llm_interval(tag: str, name: str, q: str) -> Metric:
+    end = q if q[0] == "p" else q.title()
+    of = f"{'mean' if q == 'avg' else q} {name.lower()}"
+    meaning = f"Half-width of the 95 % confidence interval of the {of}, streams only."
+    return _llm(f"{tag}_{q}_ci", f"{end} {name} Interval (+-ms)", meaning)
+
+
 _QUANTILES = ("avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25")
 
 _ALL: tuple[Metric, ...] = (
@@ -209,6 +216,13 @@ _ALL: tuple[Metric, ...] = (
            "higher", "phase", "Mean over the successful requests of responses / latency, streams only.", ("client",), digits=1),
     Metric("responses_per_request", "Responses per Request", "responses", 1, "", "phase",
            "Mean number of responses of a successful request, streams only.", ("client",), digits=2),
+    Metric("output_token_throughput_ci", "Output Token Throughput Interval (+-infer/sec)", "responses/s", 1, "lower", "phase",
+           "Half-width of the 95 % confidence interval of the output token throughput, streams only.", ("client",), digits=1),
+    *(_llm_interval(tag, name, q)
+      for tag, name in (
+          ("time_to_first_token", "Time To First Token"), ("inter_token_latency", "Inter Token Latency"),
+      )
+      for q in ("avg", "p99")),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.tag: metric for metric in _ALL}
@@ -266,6 +280,8 @@ STREAM_FIELDS = (
     "inter_token_latency_p99", "time_to_first_token_p99", "output_token_throughput",
     "time_to_first_token_avg", "time_to_first_token_p50", "inter_token_latency_avg", "inter_token_latency_p50",
     "output_token_throughput_per_request", "responses_per_request",
+    "output_token_throughput_ci", "time_to_first_token_avg_ci", "time_to_first_token_p99_ci",
+    "inter_token_latency_avg_ci", "inter_token_latency_p99_ci",
 )  # fmt: skip
 OWN_GPU_FIELDS = (
     "gpu_memory_utilization_max", "gpu_utilization_max", "gpu_used_memory_max", "gpu_temperature", "gpu_sm_clock",

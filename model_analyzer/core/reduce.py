@@ -18,6 +18,7 @@ from model_analyzer.core.remarks import remarks
 from model_analyzer.core.repeats import by_repeat, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, rate_of, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
+from model_analyzer.core.stream_intervals import stream_intervals
 from model_analyzer.core.streams import stream_values
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
@@ -57,6 +58,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     stats = [[piece.stats for piece in each] for each in repeats]
     client, reasons = _client_values(slices, verdict, inferences, seconds)
     spread, spread_reasons = _spread_values(stats)
+    streamed, stream_reasons = stream_intervals(stats)
     server, server_reasons, server_notes = _server_values(phase, slices)
     telemetry = [piece.telemetry for piece in slices]
     gpu_keys = sorted({key for piece in slices for key in piece.gpus})
@@ -87,8 +89,8 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *(note for piece in slices for note in piece.notes),
             ]
         ),
-        {**client, **opened, **spread, **server, **gpu_values},
-        {**reasons, **opened_reasons, **spread_reasons, **server_reasons, **gpu_reasons},
+        {**client, **opened, **spread, **streamed, **server, **gpu_values},
+        {**reasons, **opened_reasons, **spread_reasons, **stream_reasons, **server_reasons, **gpu_reasons},
         host,
         gpus,
         limited,

@@ -16,11 +16,13 @@ import numpy as np
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.measurement import Measurement, Slice
+from model_analyzer.core.motion import Motion
 from model_analyzer.core.stats import (
     WIDEST,
     Z975,
     Interval,
     SliceStats,
+    mean_interval,
     percentile_interval,
     rate_of,
     t_quantile,
@@ -69,22 +71,35 @@ def judge_repeats(repeats: Sequence[Sequence[SliceStats]], rule: StopRule) -> Ve
     return Verdict(True, not reasons, reasons, throughput, p99)
 
 
-def throughput_over(repeats: Sequence[Sequence[SliceStats]]) -> Interval | None:
+def throughput_over(repeats: Sequence[Sequence[SliceStats]], moved: Motion | None = None) -> Interval | None:
     """Requests a second over all repeats; None where they are too short or one has no reply.
 
     The half-width is the larger of two: that of all slices as one series, and Student's t over the repeats about the
-    whole. The second holds the first already, but for its luck: three repeats may agree.
+    whole. The second holds the first already, but for its luck: three repeats may agree. Of one repeat it is the first.
+    moved: `throughput_motion` of all slices, where it is known already.
     """
-    spread, within = throughput_spread(repeats), throughput_interval(_all(repeats))
-    if spread is None or within is None:
-        return None
-    return Interval(within.mean, max(within.half_width, spread.half_width * within.mean))
+    within = throughput_interval(_all(repeats), moved)
+    if within is None or len(repeats) == 1:
+        return within
+    spread = throughput_spread(repeats)
+    return None if spread is None else Interval(within.mean, max(within.half_width, spread.half_width * within.mean))
 
 
-def percentile_over(repeats: Sequence[Sequence[SliceStats]], q: float) -> Interval | None:
+def percentile_over(repeats: Sequence[Sequence[SliceStats]], q: float, moved: Motion | None = None) -> Interval | None:
     """The q-th percentile of latency, ns, over all repeats, likewise; in the logarithm, as within a repeat."""
-    spread, within = percentile_spread(repeats, q), percentile_interval(_all(repeats), q)
-    if spread is None or within is None or spread.half_width > WIDEST:
+    within = percentile_interval(_all(repeats), q, moved)
+    return within if len(repeats) == 1 else _widened(within, percentile_spread(repeats, q))
+
+
+def mean_over(repeats: Sequence[Sequence[SliceStats]], moved: Motion | None = None) -> Interval | None:
+    """The mean latency, ns, over all repeats, likewise."""
+    within = mean_interval(_all(repeats), moved)
+    return within if len(repeats) == 1 else _widened(within, mean_spread(repeats))
+
+
+def _widened(within: Interval | None, spread: Spread | None) -> Interval | None:
+    """The interval with the spread between the repeats, which is one of the logarithm."""
+    if within is None or spread is None or spread.half_width > WIDEST:
         return None
     return Interval(within.mean, max(within.half_width, within.mean * expm1(spread.half_width)))
 
@@ -103,6 +118,13 @@ def percentile_spread(repeats: Sequence[Sequence[SliceStats]], q: float) -> Spre
     return spread_of(values, lambda value: log(value / whole))
 
 
+def mean_spread(repeats: Sequence[Sequence[SliceStats]]) -> Spread | None:
+    """How far the mean latency of the repeats lies apart, likewise."""
+    values = [_mean(slices) for slices in repeats]
+    whole = _mean(_all(repeats))
+    return spread_of(values, lambda value: log(value / whole))
+
+
 def spread_of(values: Sequence[float], apart: Callable[[float], float]) -> Spread | None:
     """How far the repeats' values lie apart; None below two, or where one is 0. apart: a value from the whole, as a share."""
     n = len(values)
@@ -118,6 +140,10 @@ def _all(repeats: Sequence[Sequence[SliceStats]]) -> list[SliceStats]:
 
 def _percentile(slices: Sequence[SliceStats], q: float) -> float:
     return Histogram.merge(piece.latency for piece in slices).percentile_ns(q) or 0.0
+
+
+def _mean(slices: Sequence[SliceStats]) -> float:
+    return Histogram.merge(piece.latency for piece in slices).mean_ns or 0.0
 
 
 def differences(repeats: Sequence[Sequence[SliceStats]]) -> tuple[str, ...]:

@@ -69,11 +69,8 @@ class SliceStats:
         edges: float = 0.0,
     ) -> SliceStats:
         """From completion times and latencies, int64 [n], all with start_ns <= done_ns < end_ns."""
-        whole = (end_ns - start_ns) // window_ns
-        number = (done_ns - start_ns) // window_ns
-        windows = np.bincount(number[number < whole], minlength=whole)
-        counts = tuple(int(count) for count in windows)
-        return cls(end_ns - start_ns, window_ns, counts, Histogram.of(latency_ns), start_ns, stream, edges)
+        windows = window_counts(done_ns, start_ns, end_ns, window_ns)
+        return cls(end_ns - start_ns, window_ns, windows, Histogram.of(latency_ns), start_ns, stream, edges)
 
     @property
     def count(self) -> int:
@@ -116,6 +113,13 @@ class SliceStats:
             stream,
             data.get("edges", 0.0),
         )
+
+
+def window_counts(at_ns: NDArray[np.int64], start_ns: int, end_ns: int, window_ns: int) -> tuple[int, ...]:
+    """How many of these times, int64 [n], all with start_ns <= at_ns < end_ns, fall into each whole window."""
+    whole = (end_ns - start_ns) // window_ns
+    number = (at_ns - start_ns) // window_ns
+    return tuple(int(count) for count in np.bincount(number[number < whole], minlength=whole))
 
 
 def shared_edges(
@@ -273,39 +277,76 @@ def percentile_interval(slices: Sequence[SliceStats], q: float, moved: Motion | 
     filled = [piece for piece in slices if piece.count]
     merged = _merged(filled)
     whole = merged.percentile_ns(q) or 0.0
-    moved = moved or throughput_motion(slices)
-    steady = moved.steady if moved else 0.5
-    apart = _jackknife(filled, q, steady)
-    sections = _sections(filled, lambda parts: _log(_merged(parts).percentile_ns(q)) - _log(whole))
-    half_width = sqrt(apart**2 + _moving(steady) * sections**2)
+    left_out_ns = Histogram.left_out_ns([piece.latency for piece in filled], q)
+    half_width = _spread(
+        filled, left_out_ns, lambda latency: latency.percentile_ns(q), moved or throughput_motion(slices)
+    )
     if half_width > WIDEST:
         return None
     independent = max(abs(rank_ns - whole) for rank_ns in _binomial_limits(merged, q))
     return Interval(whole, max(whole * expm1(half_width), independent, whole * RESOLUTION))
 
 
-def why_no_percentile(slices: Sequence[SliceStats], q: float) -> str | None:
-    """Why the samples do not suffice for an interval of the q-th percentile; None where they do."""
+def mean_interval(slices: Sequence[SliceStats], moved: Motion | None = None) -> Interval | None:
+    """The mean latency, ns, over all slices, with its interval, formed as that of a percentile; None where samples do not suffice.
+
+    Never narrower than independent latencies of this spread would have it.
+    """
+    if why_no_mean(slices) is not None:
+        return None
+    filled = [piece for piece in slices if piece.count]
+    merged = _merged(filled)
+    whole = merged.mean_ns or 0.0
+    sums = np.array([piece.latency.sum_ns for piece in filled], np.float64)
+    counts = np.array([piece.count for piece in filled], np.float64)
+    left_out_ns = (sums.sum() - sums) / (counts.sum() - counts)
+    half_width = _spread(filled, left_out_ns, lambda latency: latency.mean_ns, moved or throughput_motion(slices))
+    if half_width > WIDEST:
+        return None
+    return Interval(whole, max(whole * expm1(half_width), Z975 * merged.deviation_ns / sqrt(merged.count)))
+
+
+def why_no_percentile(slices: Sequence[SliceStats], q: float, what: str = "replies") -> str | None:
+    """Why the samples do not suffice for an interval of the q-th percentile; None where they do. what: is counted."""
     filled = [piece for piece in slices if piece.count]
     replies = sum(piece.count for piece in filled)
     needed = replies_for_interval(q)
     if replies < needed:
-        return f"{replies} replies, {needed} are needed"
+        return f"{replies} {what}, {needed} are needed"
     # Else the percentile without the largest slice would be a mere maximum.
     if len(filled) < MIN_SLICES or replies - max(piece.count for piece in filled) < least_count(q):
         return (
-            "nearly all replies fell into one slice"
+            f"nearly all {what} fell into one slice"
             if len(slices) >= MIN_SLICES
             else f"{len(slices)} slices are too few"
         )
     return None
 
 
-def _jackknife(slices: Sequence[SliceStats], q: float, steady: float) -> float:
-    """Half-width of the logarithm of a percentile, from the slices left out one by one."""
-    latencies = [piece.latency for piece in slices]
+def why_no_mean(slices: Sequence[SliceStats], what: str = "replies") -> str | None:
+    """Why the samples do not suffice for an interval of the mean; None where they do. what: is counted."""
+    filled = sum(1 for piece in slices if piece.count)
+    return None if filled >= MIN_SLICES else f"{filled} slices with {what} are too few"
+
+
+def _spread(
+    slices: Sequence[SliceStats],
+    left_out_ns: NDArray[np.float64],
+    figure_ns: Callable[[Histogram], float | None],
+    moved: Motion | None,
+) -> float:
+    """Half-width of the logarithm of a figure of all latencies. slices: with replies each. left_out_ns: the figure without each."""
+    steady = moved.steady if moved else 0.5
+    whole = _log(figure_ns(_merged(slices)))
+    apart = _jackknife(slices, left_out_ns, steady)
+    sections = _sections(slices, lambda parts: _log(figure_ns(_merged(parts))) - whole)
+    return sqrt(apart**2 + _moving(steady) * sections**2)
+
+
+def _jackknife(slices: Sequence[SliceStats], left_out_ns: NDArray[np.float64], steady: float) -> float:
+    """Half-width of the logarithm of a figure, from the slices left out one by one."""
     k = len(slices)
-    values = np.log(np.maximum(Histogram.left_out_ns(latencies, q), 1.0))
+    values = np.log(np.maximum(left_out_ns, 1.0))
     lengths = np.array([piece.duration_ns / 1e9 for piece in slices])
     odds = min(max(4 * steady / max(1 - steady, 1e-9), STEADY_ODDS[0]), STEADY_ODDS[1])
     pseudo = -(k - 1) * (values - values.mean())

@@ -20,13 +20,15 @@ class StreamStats:
 
     first, gaps: ns, of the responses that came in it: how long after its request a first one came, after the response before
     it a later one. responses: of the requests that succeeded in it, all together. pace: the sum over these of responses /
-    latency, 1/s.
+    latency, 1/s. windows: responses that came in each whole window of the slice; empty where nobody knows: of several slices
+    together, and in stores of before there were intervals of it.
     """
 
     first: Histogram
     gaps: Histogram
     responses: int
     pace: float
+    windows: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -35,10 +37,11 @@ class StreamStats:
         gap_ns: NDArray[np.int64],
         responses: NDArray[np.int64],
         latency_ns: NDArray[np.int64],
+        windows: tuple[int, ...] = (),
     ) -> StreamStats:
         """From the waits of the responses that came, [f] and [g], and responses and latency of each success, both [n]."""
         pace = float((responses / np.maximum(latency_ns, 1)).sum()) * 1e9
-        return cls(Histogram.of(first_ns), Histogram.of(gap_ns), int(responses.sum()), pace)
+        return cls(Histogram.of(first_ns), Histogram.of(gap_ns), int(responses.sum()), pace, windows)
 
     @classmethod
     def merge(cls, parts: Iterable[StreamStats]) -> StreamStats:
@@ -63,25 +66,40 @@ class StreamStats:
             "gaps": self.gaps.to_json(),
             "responses": self.responses,
             "pace": self.pace,
+            "windows": list(self.windows),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StreamStats:
         """The inverse of `to_json`."""
         first, gaps = Histogram.from_json(data["first"]), Histogram.from_json(data["gaps"])
-        return cls(first, gaps, data["responses"], data["pace"])
-
-
-def stream_tags() -> tuple[str, ...]:
-    """The metrics that only streamed replies have."""
-    return (*_tags("time_to_first_token"), *_tags("inter_token_latency"), *COUNTS)
+        return cls(first, gaps, data["responses"], data["pace"], tuple(data.get("windows", ())))
 
 
 COUNTS = ("output_token_throughput", "output_token_throughput_per_request", "responses_per_request")
+# The waits that have a distribution, and why one has none.
+NO_WAITS = {"time_to_first_token": "no response", "inter_token_latency": "no stream had a second response"}
+NOT_STREAMED = "each request has one reply: nothing is streamed"
 
 
 def _tags(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{end}" for end in ("avg", "min", "max", *QUANTILES))
+
+
+FIGURES = (*(tag for name in NO_WAITS for tag in _tags(name)), *COUNTS)
+# Half-widths of some of them (`core/stream_intervals.py`).
+INTERVALS = (
+    "output_token_throughput_ci",
+    "time_to_first_token_avg_ci",
+    "time_to_first_token_p99_ci",
+    "inter_token_latency_avg_ci",
+    "inter_token_latency_p99_ci",
+)
+
+
+def stream_tags() -> tuple[str, ...]:
+    """The metrics that only streamed replies have."""
+    return (*FIGURES, *INTERVALS)
 
 
 def stream_values(
@@ -90,8 +108,7 @@ def stream_values(
     """The stream metrics of a phase, and why those are absent that are. requests: how many succeeded in `seconds`."""
     streams = [piece for piece in slices if piece is not None]
     if not streams:
-        tags = stream_tags()
-        return dict.fromkeys(tags), dict.fromkeys(tags, "each request has one reply: nothing is streamed")
+        return dict.fromkeys(FIGURES), dict.fromkeys(FIGURES, NOT_STREAMED)
     whole = StreamStats.merge(streams)
     values = {
         **_distribution("time_to_first_token", whole.first),
@@ -100,8 +117,7 @@ def stream_values(
         "output_token_throughput_per_request": whole.pace / requests if requests else None,
         "responses_per_request": whole.responses / requests if requests else None,
     }
-    reasons = dict.fromkeys(_tags("time_to_first_token"), "no response")
-    reasons |= dict.fromkeys(_tags("inter_token_latency"), "no stream had a second response")
+    reasons = {tag: why for name, why in NO_WAITS.items() for tag in _tags(name)}
     reasons |= {**dict.fromkeys(COUNTS, "no reply"), "output_token_throughput": "nothing was measured"}
     return values, {tag: reason for tag, reason in reasons.items() if values[tag] is None}
 

@@ -17,7 +17,7 @@ from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
-from model_analyzer.core.stats import SliceStats, shared_edges
+from model_analyzer.core.stats import SliceStats, shared_edges, window_counts
 from model_analyzer.core.stopping import refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, refreshed_at, summarise
@@ -397,13 +397,19 @@ def _stream_stats(
 ) -> StreamStats:
     """A response belongs to the slice in which it came, as a reply does, whichever its stream is."""
 
-    def within(at_ns: list[NDArray[np.int64]], waits_ns: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    def within(
+        at_ns: list[NDArray[np.int64]], waits_ns: list[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         at, waits = np.concatenate(at_ns), np.concatenate(waits_ns)
-        return waits[(at >= span_ns[0]) & (at < span_ns[1])]
+        came = (at >= span_ns[0]) & (at < span_ns[1])
+        return at[came], waits[came]
 
+    first_at_ns, first_ns = within([each.first_at_ns for each in streamed], [each.first_ns for each in streamed])
+    gap_at_ns, gap_ns = within([each.gap_at_ns for each in streamed], [each.gap_ns for each in streamed])
     return StreamStats.of(
-        within([each.first_at_ns for each in streamed], [each.first_ns for each in streamed]),
-        within([each.gap_at_ns for each in streamed], [each.gap_ns for each in streamed]),
+        first_ns,
+        gap_ns,
         np.concatenate([each.responses for each in streamed])[inside],
         latency_ns,
+        window_counts(np.concatenate([first_at_ns, gap_at_ns]), *span_ns, WINDOW_NS),
     )

@@ -87,6 +87,14 @@ class TestPercentiles:
         # Between two far ends, so that the exact minimum and maximum do not help.
         assert of([0, value, HUGE_NS]).ranked_ns(2) == pytest.approx(value, rel=RESOLUTION, abs=0.5)
 
+    @pytest.mark.parametrize(("values", "deviation"), [([], 0), ([7], 0), ([5, 5, 5], 0), ([10, 20, 30], 10)])
+    def test_the_standard_deviation_of_small_values_is_exact(self, values: list[int], deviation: float) -> None:
+        assert of(values).deviation_ns == pytest.approx(deviation)
+
+    def test_the_standard_deviation_of_large_values_is_that_of_their_buckets(self) -> None:
+        values = np.random.default_rng(1).gamma(4, 1e6, 10_000).astype(np.int64)
+        assert of(values.tolist()).deviation_ns == pytest.approx(float(values.std(ddof=1)), rel=RESOLUTION)
+
 
 class TestMerge:
     @given(st.lists(Latencies, max_size=6))

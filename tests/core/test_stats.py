@@ -20,6 +20,7 @@ from model_analyzer.core.motion import motion
 from model_analyzer.core.stats import (
     Interval,
     SliceStats,
+    mean_interval,
     percentile_interval,
     replies_for_interval,
     shared_edges,
@@ -27,6 +28,7 @@ from model_analyzer.core.stats import (
     t_quantile,
     throughput_interval,
     throughput_motion,
+    why_no_mean,
     why_no_percentile,
 )
 
@@ -285,6 +287,41 @@ class TestPercentileInterval:
         assert found.half_width == pytest.approx(80 * MS_NS, abs=10 * MS_NS)
 
 
+class TestMeanInterval:
+    @pytest.mark.parametrize("slices", [[], [a_slice([10])] * 2, [a_slice([10]), a_slice([10]), a_slice([0])]])
+    def test_none_below_three_slices_with_replies(self, slices: list[SliceStats]) -> None:
+        assert mean_interval(slices) is None
+        assert why_no_mean(slices) == f"{len(slices[:2])} slices with replies are too few"
+
+    def test_all_equal_is_known_exactly(self) -> None:
+        found = mean_interval([a_slice([500], latency_ns=8 * MS_NS)] * 4)
+        assert found is not None
+        assert found.mean == 8 * MS_NS
+        assert found.relative < 1e-6
+
+    def test_is_about_the_exact_mean_of_all_replies_however_many_a_slice_has(self) -> None:
+        each = [a_slice([n], latency_ns=latency_ns) for n, latency_ns in ((100, MS_NS), (300, MS_NS * 11 // 10))]
+        found = mean_interval(each * 2)
+        assert found is not None
+        assert found.mean == 1.075 * MS_NS
+
+    def test_slices_that_differ_widen_it(self) -> None:
+        levels = (100, 108, 95, 103, 92, 106, 99, 97)
+        apart = mean_interval([a_slice([1000], latency_ns=MS_NS * n // 100) for n in levels])
+        assert apart is not None
+        # Student's t over eight means: 2.365 x 5.63 / sqrt(8) = 4.7 % of the mean, and what slower moves may hide.
+        assert 0.04 < apart.relative < 0.15
+
+    def test_slices_that_agree_by_luck_are_widened_by_the_spread_within(self) -> None:
+        latencies = [MS_NS, 3 * MS_NS] * 50
+        found = mean_interval([a_slice([100], latency_ns=latencies)] * 4)
+        assert found is not None
+        assert found.half_width == pytest.approx(1.96 * MS_NS / sqrt(400), rel=0.01)
+
+    def test_slices_too_far_apart_leave_nothing_to_say(self) -> None:
+        assert mean_interval([a_slice([100], latency_ns=MS_NS * 100**n) for n in range(3)]) is None
+
+
 # -- coverage on simulated servers ---------------------------------------------------------------------
 
 
@@ -292,6 +329,11 @@ class TestPercentileInterval:
 def true_p99_s(server: Server, clients: int) -> float:
     _, latency_ns = queues.closed_loop(server, clients, 1000, np.random.default_rng(0))
     return float(np.quantile(latency_ns, 0.99, method="inverted_cdf")) / 1e9
+
+
+def true_mean_ns(server: Server, clients: int) -> float:
+    """Little's law: of a closed loop that keeps the server busy."""
+    return clients / server.throughput * 1e9
 
 
 def covered(
@@ -367,6 +409,15 @@ class TestCoverage:
 
     def test_of_p99_on_a_server_whose_speed_moves(self) -> None:
         assert covered(AUTOREGRESSIVE, 4, p99, true_p99_s(AUTOREGRESSIVE, 4) * 1e9, repeats=150) >= 0.93
+
+    @pytest.mark.parametrize("name", STEADY)
+    def test_of_the_mean_latency_on_a_steady_server(self, name: str) -> None:
+        server, clients = STEADY[name]
+        assert covered(server, clients, mean_interval, true_mean_ns(server, clients)) >= 0.93
+
+    @pytest.mark.parametrize("server", [AUTOREGRESSIVE, LEVELS], ids=["AR(1)", "levels"])
+    def test_of_the_mean_latency_on_a_server_whose_speed_moves(self, server: Server) -> None:
+        assert covered(server, 4, mean_interval, true_mean_ns(server, 4), repeats=150) >= 0.93
 
     def test_an_interval_that_covers_is_not_wide_for_nothing(self) -> None:
         server = STEADY["M/M/1"][0]

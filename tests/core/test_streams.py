@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model_analyzer.core.stats import SliceStats
-from model_analyzer.core.streams import StreamStats, stream_tags, stream_values
+from model_analyzer.core.streams import FIGURES, StreamStats, stream_values
 
 MS = 1_000_000
 
@@ -20,13 +20,13 @@ def ns(*ms: float) -> NDArray[np.int64]:
 
 
 # Two requests ended, of 3 and 1 responses, after 50 and 20 ms; a third has begun.
-STREAM = StreamStats.of(ns(10, 20, 30), ns(15, 25), np.array([3, 1], np.int64), ns(50, 20))
+STREAM = StreamStats.of(ns(10, 20, 30), ns(15, 25), np.array([3, 1], np.int64), ns(50, 20), (3, 2))
 SLICE = SliceStats.of(np.array([5, 6], np.int64), ns(50, 20), 0, 10, 5, STREAM)
 
 
 def test_each_figure_of_a_stream() -> None:
     values, reasons = stream_values([STREAM, None, STREAM], requests=4, seconds=2.0)
-    assert set(values) == set(stream_tags())
+    assert set(values) == set(FIGURES)
     assert not reasons
     assert (values["time_to_first_token_avg"], values["time_to_first_token_min"]) == (20 * MS, 10 * MS)
     assert (values["time_to_first_token_max"], values["time_to_first_token_p99"]) == (30 * MS, 30 * MS)
@@ -42,18 +42,18 @@ def test_each_figure_of_a_stream() -> None:
 @pytest.mark.parametrize(
     ("slices", "requests", "absent"),
     [
-        ([], 5, dict.fromkeys(stream_tags(), "each request has one reply: nothing is streamed")),
+        ([], 5, dict.fromkeys(FIGURES, "each request has one reply: nothing is streamed")),
         (
             [StreamStats.of(ns(1), ns(), np.array([1], np.int64), ns(1))],
             1,
-            {tag: "no stream had a second response" for tag in stream_tags() if tag.startswith("inter")},
+            {tag: "no stream had a second response" for tag in FIGURES if tag.startswith("inter")},
         ),
         (
             [StreamStats.of(ns(), ns(), np.array([], np.int64), ns())],
             0,
             {
-                **{tag: "no response" for tag in stream_tags() if tag.startswith("time")},
-                **{tag: "no stream had a second response" for tag in stream_tags() if tag.startswith("inter")},
+                **{tag: "no response" for tag in FIGURES if tag.startswith("time")},
+                **{tag: "no stream had a second response" for tag in FIGURES if tag.startswith("inter")},
                 "output_token_throughput_per_request": "no reply",
                 "responses_per_request": "no reply",
             },
@@ -69,6 +69,7 @@ def test_what_is_absent_says_why(slices: list[StreamStats], requests: int, absen
 def test_streams_are_kept_in_the_store_and_older_slices_have_none() -> None:
     again = SliceStats.from_json(json.loads(json.dumps(SLICE.to_json())))
     assert again.stream is not None
+    assert again.stream.windows == (3, 2)
     assert stream_values([again.stream], 2, 1.0) == stream_values([STREAM], 2, 1.0)
     older = replace(SLICE, stream=None).to_json()
     assert "stream" not in older

@@ -143,7 +143,7 @@ def test_a_job_has_the_columns_of_streams(
 ) -> None:
     flags = {"perf_analyzer_flags": {"input-data": str(inputs)}, "parameters": {"concurrency": [2]}}
     models: Mapping[str, Any] = {"token_stream": flags, "add_sub": {}}
-    keys = {**remote_keys(embedded_server.info), "client_protocol": protocol, "min_seconds": 1.0, "max_seconds": 2.0}
+    keys = {**remote_keys(embedded_server.info), "client_protocol": protocol, "min_seconds": 2.5, "max_seconds": 2.5}
     job: Job = write_job(tmp_path, model_repository, dict(models), **keys)
     done = job.profile()
     assert done.returncode == 0, done.stderr
@@ -156,7 +156,11 @@ def test_a_job_has_the_columns_of_streams(
     # Two streams, each of a response every DELAY_MS at most.
     assert 0 < float(stream["Output Token Throughput (infer/sec)"]) <= 2 * 1000 / DELAY_MS * 1.1
     assert 0 < float(stream["Output Token Throughput per Request (tokens/sec)"]) <= 1000 / DELAY_MS
-    assert plain["Output Token Throughput (infer/sec)"] == ""
+    assert float(stream["Output Token Throughput Interval (+-infer/sec)"]) > 0
+    # Of the few first responses of so short a time.
+    assert stream["p99 Time To First Token Interval (+-ms)"] == ""
+    assert "responses, 299 are needed" in stream["Notes"]
+    assert plain["Output Token Throughput (infer/sec)"] == plain["Output Token Throughput Interval (+-infer/sec)"] == ""
     assert "each request has one reply: nothing is streamed" in plain["Notes"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_analyzer.engine.slice import Seen, _stats
+from model_analyzer.engine.slice import WINDOW_NS, Seen, _stats
 from model_analyzer.ports import LoadBatch, Streamed
 
 
@@ -29,3 +29,17 @@ def test_a_response_belongs_to_the_slice_in_which_it_came() -> None:
     assert stream.responses == 2 + 3
     assert stream.pace == pytest.approx((2 / 20 + 3 / 30) * 1e9)
     assert _stats(Seen(seen.done, seen.latency), 100, 200).stream is None
+
+
+def test_the_responses_that_came_are_counted_in_windows_as_the_replies_are() -> None:
+    seen, w = Seen(), WINDOW_NS
+    streamed = Streamed(
+        times(2), times(0, w, 2 * w), times(7, 7, 7), times(1, w - 1, w + 5, 2 * w - 1), times(3, 3, 3, 3)
+    )
+    seen.take(LoadBatch(3 * w, times(w + 9), times(20), {}, 0, streamed=streamed))
+    stats = _stats(seen, 0, 2 * w + w // 2)
+    assert stats.windows == (0, 1)
+    assert stats.stream is not None
+    # A first one and two later ones in the first window, a first one and two later ones in the second.
+    assert stats.stream.windows == (3, 3)
+    assert stats.stream.arrived == 7, "one came after the last whole window"
