@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from model_analyzer.adapters.tables import format_number, format_value
+from model_analyzer.core.apart import ASPECTS, apart
 from model_analyzer.core.comparison import Compared
 from model_analyzer.core.metric import METRICS, header
 
 FILENAME = "metrics-comparison.csv"
+# What names a phase, before what else tells some apart.
+NAMED_BY = ("model_name", "model_config_path", "batch_size", "concurrency", "request_rate")
 # The figures of the table, and how each is called where space is short.
 FIGURES = {
     "perf_throughput": "infer/s",
@@ -32,7 +35,8 @@ def to_csv(rows: Sequence[Compared]) -> str:
     """RFC 4180 text with a header line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    about = [header(tag) for tag in ("model_name", "model_config_path", "batch_size", "concurrency", "request_rate")]
+    telling = _telling(rows)
+    about = [header(tag) for tag in (*NAMED_BY, *telling)]
     writer.writerow([*about, "GPU Type", "GPUs", *map(header, FIGURES), COST, header("status"), header("notes")])
     for row in rows:
         m, load = row.measurement, row.measurement.phase.load
@@ -44,6 +48,7 @@ def to_csv(rows: Sequence[Compared]) -> str:
                 m.phase.batch_size,
                 value if load.kind == "concurrency" else "",
                 value if load.kind == "request_rate" else "",
+                *(ASPECTS[tag](m.phase) for tag in telling),
                 row.gpu_type,
                 row.gpus or "",
                 *(format_value(METRICS[tag], m.values.get(tag)) for tag in FIGURES),
@@ -53,6 +58,11 @@ def to_csv(rows: Sequence[Compared]) -> str:
             ]
         )
     return out.getvalue()
+
+
+def _telling(rows: Sequence[Compared]) -> tuple[str, ...]:
+    """The columns without which phases that are not equal would look so."""
+    return apart(row.measurement.phase for row in rows)
 
 
 def _cost(row: Compared) -> str:
@@ -77,17 +87,20 @@ def _notes(row: Compared) -> str:
 def show(console: Console, rows: Sequence[Compared]) -> None:
     """Print the comparison; a phase is named once, in front of its GPU types."""
     table = Table(title="Comparison", header_style="bold", pad_edge=False)
-    for column in ("Variant", "Batch", "Load", "GPU type", "GPUs", *FIGURES.values(), "Cost/million", "Status"):
-        left = column in ("Variant", "GPU type", "Status")
+    telling = _telling(rows)
+    named_by = ("Variant", "Batch", "Load", *map(header, telling))
+    for column in (*named_by, "GPU type", "GPUs", *FIGURES.values(), "Cost/million", "Status"):
+        left = column in ("Variant", "GPU type", "Status", *map(header, telling))
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "Status")
     before: tuple[str, ...] = ()
     for row in rows:
         m, load = row.measurement, row.measurement.phase.load
         rate = "/s" if load.kind == "request_rate" else ""
-        named = (m.phase.variant.name, str(m.phase.batch_size), format_number(load.value) + rate)
+        asked = (ASPECTS[tag](m.phase) for tag in telling)
+        named = (m.phase.variant.name, str(m.phase.batch_size), format_number(load.value) + rate, *asked)
         figures = [format_value(METRICS[tag], m.values.get(tag)) or "-" for tag in FIGURES]
         table.add_row(
-            *(named if named != before else ("", "", "")),
+            *(named if named != before else ("",) * len(named)),
             row.gpu_type or UNKNOWN_TYPE,
             str(row.gpus or "-"),
             *figures,

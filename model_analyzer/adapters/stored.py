@@ -13,6 +13,7 @@ import msgspec
 
 from model_analyzer.adapters import comparison, store, tables
 from model_analyzer.adapters.files import write_atomically
+from model_analyzer.core.apart import apart
 from model_analyzer.core.comparison import Compared, compare
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.merge import Merged, Part, merge
@@ -122,7 +123,8 @@ def merge_stores(folders: Sequence[Path], out: Path, at: str, version: str) -> t
     if own_run(out) is not None:
         raise SpecError(str(out), "holds a run of its own, which a merge would replace", "name another folder with -o")
     merged = merge([run.part for run in runs])
-    layout, warnings = _one_layout(runs, several_types=len(merged.gpu_types) > 1)
+    differ = apart(m.phase for m in merged.measurements)
+    layout, warnings = _one_layout(runs, (*(["gpu_model"] if len(merged.gpu_types) > 1 else []), *differ))
     store.write_whole(out, merged.measurements, merged.baselines, _record(merged, layout, at, version))
     return rebuild_tables(out), warnings
 
@@ -182,8 +184,11 @@ def _record(merged: Merged, layout: tables.Layout, at: str, version: str) -> dic
     }
 
 
-def _one_layout(runs: Sequence[_Run], several_types: bool) -> tuple[tables.Layout, list[Fault]]:
-    """The first run's file names, and what it says of a model or price; every run's columns, models and prices."""
+def _one_layout(runs: Sequence[_Run], telling: tuple[str, ...]) -> tuple[tables.Layout, list[Fault]]:
+    """The first run's file names, and what it says of a model or price; every run's columns, models and prices.
+
+    telling: columns that tell rows apart which are alike without them.
+    """
     first, *others = runs
     layout, warnings = first.layout, []
     for run in others:
@@ -209,12 +214,12 @@ def _one_layout(runs: Sequence[_Run], several_types: bool) -> tuple[tables.Layou
             constraints={**other.constraints, **layout.constraints},
             prices={**other.prices, **layout.prices},
         )
-    if several_types:
-        layout = replace(
-            layout,
-            inference_fields=_union(layout.inference_fields, ("gpu_model",)),
-            server_fields=_union(layout.server_fields, ("gpu_model",)),
-        )
+    layout = replace(
+        layout,
+        inference_fields=_union(layout.inference_fields, telling),
+        gpu_fields=_union(layout.gpu_fields, telling),
+        server_fields=_union(layout.server_fields, [tag for tag in telling if tag == "gpu_model"]),
+    )
     return layout, warnings
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model_analyzer.adapters.files import write_atomically
+from model_analyzer.core.apart import ASPECTS
 from model_analyzer.core.hardware import measured_on, shown
 from model_analyzer.core.measurement import Baseline, Measurement
 from model_analyzer.core.metric import (
@@ -136,6 +137,7 @@ def _about(m: Measurement, constraints: Constraints) -> Row:
         "batch_size": str(m.phase.batch_size),
         "concurrency": load if m.phase.load.kind == "concurrency" else "",
         "request_rate": load if m.phase.load.kind == "request_rate" else "",
+        **{tag: said(m.phase) for tag, said in ASPECTS.items()},
         "model_config_path": m.phase.variant.name,
         "instance_group": m.instance_group or "",
         "max_batch_size": "" if m.max_batch_size is None else str(m.max_batch_size),

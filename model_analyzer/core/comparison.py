@@ -51,6 +51,7 @@ def _content(m: Measurement) -> tuple[Any, ...]:
         phase.batch_size,
         phase.load,
         phase.protocol,
+        phase.call,
         phase.source,
     )
 

@@ -238,6 +238,24 @@ COLUMNS: dict[str, Column] = {
             "Request Rate",
             "Requests a second of an open loop, of custom intervals their mean; empty for a closed one.",
         ),
+        Column("client_protocol", "Protocol", "http or grpc."),
+        Column(
+            "call",
+            "Call",
+            "How the model was asked to be called: infer, stream_infer, generate or generate_stream; default: as its kind needs"
+            " it, so that a decoupled model is streamed.",
+        ),
+        Column("shared_memory", "Shared Memory", "none or system."),
+        Column("input_data", "Input Data", "random, zero, or the data file."),
+        Column(
+            "request_distribution", "Request Distribution", "constant, poisson or intervals; empty for a closed loop."
+        ),
+        Column(
+            "max_concurrency",
+            "Max Concurrency",
+            "Most requests of an open loop in flight; empty where the job has none.",
+        ),
+        Column("ramp_seconds", "Ramp (s)", "So long the load grew before each slice."),
         Column(
             "model_config_path", "Model Config Path", "The variant: `<model>_config_default`, `<model>_config_0`, ..."
         ),

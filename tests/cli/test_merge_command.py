@@ -13,6 +13,7 @@ from adapters.measured import baseline, measured, phase
 from cli.conftest import Command
 
 from model_analyzer.adapters.store import JsonlStore
+from model_analyzer.core.load import SharedMemory
 from model_analyzer.core.measurement import Environment, Measurement
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reduce import failed
@@ -175,6 +176,60 @@ def test_rows_of_several_types_are_told_apart_in_every_table(command: Command, t
     assert {row["GPU Model"] for row in inference} == {L4, A100, H100}
     assert [row["GPU Model"] for row in server] == [L4, A100, H100]
     assert len({tuple(row[c] for c in ("Model", "Batch", "Concurrency", "GPU Model")) for row in inference}) == 24
+
+
+OPEN = phase("a", kind="request_rate", load=50)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "column", "cells"),
+    [
+        (PLAN[0], replace(PLAN[0], protocol="grpc"), "Protocol", ["http", "grpc"]),
+        (PLAN[0], replace(PLAN[0], call="generate_stream"), "Call", ["default", "generate_stream"]),
+        (
+            PLAN[0],
+            replace(PLAN[0], source=replace(PLAN[0].source, shared_memory=SharedMemory())),
+            "Shared Memory",
+            ["none", "system"],
+        ),
+        (PLAN[0], replace(PLAN[0], load=replace(PLAN[0].load, ramp_s=2.5)), "Ramp (s)", ["0", "2.5"]),
+        (OPEN, replace(OPEN, load=replace(OPEN.load, max_concurrency=8)), "Max Concurrency", ["", "8"]),
+        (
+            OPEN,
+            replace(OPEN, load=replace(OPEN.load, distribution="poisson")),
+            "Request Distribution",
+            ["constant", "poisson"],
+        ),
+        (PLAN[0], replace(PLAN[0], source=replace(PLAN[0].source, mode="zero")), "Input Data", ["random", "zero"]),
+    ],
+)
+def test_rows_that_are_named_alike_are_told_apart_in_every_table(
+    command: Command, tmp_path: Path, one: Phase, other: Phase, column: str, cells: list[str]
+) -> None:
+    other = replace(other, id=f"other-{other.id}")
+    for name, own, rate in (("one", one, 100), ("other", other, 200)):
+        fill(tmp_path / name, [measured(own, rate)], [own], plan=None)
+    ended = command("merge", "one", "other", "-o", "out")
+    assert (ended.code, ended.err) == (0, "")
+    columns = {"Protocol", "Call", "Shared Memory", "Ramp (s)", "Max Concurrency", "Request Distribution", "Input Data"}
+    for name in (INFERENCE, GPU, COMPARISON):
+        rows = table(tmp_path / "out", name)
+        assert [row[column] for row in rows] == cells
+        assert columns & set(rows[0]) == {column}
+    assert [row["Throughput (infer/sec)"] for row in table(tmp_path / "out", COMPARISON)] == ["100.0", "200.0"]
+    assert column in ended.out
+    assert command("merge", "out", "-o", "again").code == 0
+    assert (tmp_path / "again" / INFERENCE).read_text() == (tmp_path / "out" / INFERENCE).read_text()
+
+
+def test_rows_that_have_another_name_anyway_need_no_further_column(command: Command, tmp_path: Path) -> None:
+    """One model over HTTP, another over gRPC and streamed: nothing would look alike."""
+    other = replace(PLAN[-1], protocol="grpc", call="stream_infer")
+    fill(tmp_path / "one", [measured(PLAN[0])], PLAN[:1], plan=None)
+    fill(tmp_path / "two", [measured(other)], [other], plan=None)
+    assert command("merge", "one", "two", "-o", "out").code == 0
+    for name in (INFERENCE, GPU, COMPARISON):
+        assert not {"Protocol", "Call"} & set(table(tmp_path / "out", name)[0])
 
 
 def test_a_type_on_which_phases_are_missing_is_told_although_another_has_them(command: Command, tmp_path: Path) -> None:

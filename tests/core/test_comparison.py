@@ -8,6 +8,7 @@ import pytest
 from adapters.measured import measured, phase
 
 from model_analyzer.core.comparison import compare, cost_per_million, price_of
+from model_analyzer.core.load import SharedMemory
 from model_analyzer.core.measurement import Environment, Measurement
 from model_analyzer.core.reduce import failed
 from model_analyzer.core.telemetry import Gpu
@@ -121,6 +122,10 @@ def test_phases_that_differ_in_what_is_asked_of_the_model_are_not_equal() -> Non
         replace(base, phase=replace(base.phase, variant=variant)),
         replace(base, phase=replace(base.phase, protocol="grpc")),
         replace(base, phase=replace(base.phase, source=replace(base.phase.source, mode="zero"))),
+        replace(base, phase=replace(base.phase, source=replace(base.phase.source, shared_memory=SharedMemory()))),
+        replace(base, phase=replace(base.phase, call="generate_stream")),
+        replace(base, phase=replace(base.phase, load=replace(base.phase.load, ramp_s=2.0))),
+        replace(base, phase=replace(base.phase, load=replace(base.phase.load, max_concurrency=8))),
     ]
     rows = compare([base, *others, on(H100)], {}, ())
     assert [row.gpu_type for row in rows][:2] == [L4, H100], "only these two are one phase"
