@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from model_analyzer.adapters.tables import format_number, format_value
+from model_analyzer.adapters.tables import format_number, format_value, streamed
 from model_analyzer.core.apart import ASPECTS, apart
 from model_analyzer.core.comparison import Compared
 from model_analyzer.core.metric import METRICS, header
@@ -17,7 +17,7 @@ from model_analyzer.core.metric import METRICS, header
 FILENAME = "metrics-comparison.csv"
 # What names a phase, before what else tells some apart.
 NAMED_BY = ("model_name", "model_config_path", "batch_size", "concurrency", "request_rate")
-# The figures of the table, and how each is called where space is short.
+# The figures of the table, and how each is called where space is short; "": it is in the file only.
 FIGURES = {
     "perf_throughput": "infer/s",
     "perf_throughput_ci": "+-",
@@ -25,6 +25,20 @@ FIGURES = {
     "gpu_used_memory_max": "GPU MB",
     "gpu_utilization": "GPU %",
     "energy_per_inference": "J/infer",
+    "energy_per_inference_ci": "+-",
+}
+# Behind them, where a phase was streamed.
+STREAM_FIGURES = {
+    "time_to_first_token_avg": "first ms",
+    "time_to_first_token_avg_ci": "",
+    "time_to_first_token_p99": "",
+    "time_to_first_token_p99_ci": "",
+    "inter_token_latency_avg": "gap ms",
+    "inter_token_latency_avg_ci": "",
+    "inter_token_latency_p99": "",
+    "inter_token_latency_p99_ci": "",
+    "output_token_throughput": "resp/s",
+    "output_token_throughput_ci": "+-",
 }
 COST = "Cost per Million Inferences"
 COST_DIGITS = 6
@@ -35,9 +49,9 @@ def to_csv(rows: Sequence[Compared]) -> str:
     """RFC 4180 text with a header line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    telling = _telling(rows)
+    telling, figures = _telling(rows), _figures(rows)
     about = [header(tag) for tag in (*NAMED_BY, *telling)]
-    writer.writerow([*about, "GPU Type", "GPUs", *map(header, FIGURES), COST, header("status"), header("notes")])
+    writer.writerow([*about, "GPU Type", "GPUs", *map(header, figures), COST, header("status"), header("notes")])
     for row in rows:
         m, load = row.measurement, row.measurement.phase.load
         value = format_number(load.value)
@@ -51,10 +65,10 @@ def to_csv(rows: Sequence[Compared]) -> str:
                 *(ASPECTS[tag](m.phase) for tag in telling),
                 row.gpu_type,
                 row.gpus or "",
-                *(format_value(METRICS[tag], m.values.get(tag)) for tag in FIGURES),
+                *(format_value(METRICS[tag], m.values.get(tag)) for tag in figures),
                 _cost(row),
                 m.status,
-                _notes(row),
+                _notes(row, figures),
             ]
         )
     return out.getvalue()
@@ -65,16 +79,20 @@ def _telling(rows: Sequence[Compared]) -> tuple[str, ...]:
     return apart(row.measurement.phase for row in rows)
 
 
+def _figures(rows: Sequence[Compared]) -> Mapping[str, str]:
+    return {**FIGURES, **(STREAM_FIGURES if streamed(row.measurement for row in rows) else {})}
+
+
 def _cost(row: Compared) -> str:
     return "" if row.cost is None else f"{row.cost:.{COST_DIGITS}f}"
 
 
-def _notes(row: Compared) -> str:
+def _notes(row: Compared, figures: Mapping[str, str]) -> str:
     """Why the row is not ok, and why a cell is empty; equal reasons together."""
     m = row.measurement
     why = list(m.notes[:1]) if m.status != "ok" else []
     empty: dict[str, list[str]] = {}
-    for tag in FIGURES:
+    for tag in figures:
         if m.values.get(tag) is None and tag in m.reasons:
             empty.setdefault(m.reasons[tag], []).append(header(tag))
     if not row.gpu_type:
@@ -87,23 +105,26 @@ def _notes(row: Compared) -> str:
 def show(console: Console, rows: Sequence[Compared]) -> None:
     """Print the comparison; a phase is named once, in front of its GPU types."""
     table = Table(title="Comparison", header_style="bold", pad_edge=False)
-    telling = _telling(rows)
-    named_by = ("Variant", "Batch", "Load", *map(header, telling))
-    for column in (*named_by, "GPU type", "GPUs", *FIGURES.values(), "Cost/million", "Status"):
-        left = column in ("Variant", "GPU type", "Status", *map(header, telling))
+    telling, figures = _telling(rows), {tag: short for tag, short in _figures(rows).items() if short}
+    asked = [header(tag) for tag in telling]
+    for column in ("Variant", "Batch", "Load", *asked, "GPU type", "GPUs", *figures.values(), "Cost/million", "Status"):
+        left = column in ("Variant", *asked, "GPU type", "Status")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "Status")
     before: tuple[str, ...] = ()
     for row in rows:
         m, load = row.measurement, row.measurement.phase.load
         rate = "/s" if load.kind == "request_rate" else ""
-        asked = (ASPECTS[tag](m.phase) for tag in telling)
-        named = (m.phase.variant.name, str(m.phase.batch_size), format_number(load.value) + rate, *asked)
-        figures = [format_value(METRICS[tag], m.values.get(tag)) or "-" for tag in FIGURES]
+        named = (
+            m.phase.variant.name,
+            str(m.phase.batch_size),
+            format_number(load.value) + rate,
+            *(ASPECTS[tag](m.phase) for tag in telling),
+        )
         table.add_row(
-            *(named if named != before else ("",) * len(named)),
+            *(named if named != before else [""] * len(named)),
             row.gpu_type or UNKNOWN_TYPE,
             str(row.gpus or "-"),
-            *figures,
+            *(format_value(METRICS[tag], m.values.get(tag)) or "-" for tag in figures),
             _cost(row) or "-",
             m.status,
         )

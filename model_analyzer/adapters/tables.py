@@ -71,14 +71,15 @@ def format_value(metric: Metric, value: float | None) -> str:
 def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase, every field of METRICS and COLUMNS that it has."""
     measurements = list(measurements)
-    return _inference_rows(measurements, _inference_fields(layout, _streamed(measurements)), layout)
+    return _inference_rows(measurements, _inference_fields(layout, streamed(measurements)), layout)
 
 
 def _inference_rows(measurements: Iterable[Measurement], fields: Sequence[str], layout: Layout) -> list[Row]:
     return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
 
 
-def _streamed(measurements: Iterable[Measurement]) -> bool:
+def streamed(measurements: Iterable[Measurement]) -> bool:
+    """Whether a phase was streamed."""
     return any(m.values.get(STREAM_SIGN) is not None for m in measurements)
 
 
@@ -284,7 +285,7 @@ def write_csvs(
     for some in _batched(measurements, BATCH):
         gpu.append(_lines(gpu_fields, gpu_rows(some, layout)))
         inference.append(_lines(plain, _inference_rows(some, plain, layout)))
-        streams = streams or _streamed(some)
+        streams = streams or streamed(some)
     fields = _inference_fields(layout, streams)
     if streams:
         inference = [_lines(fields, _inference_rows(some, fields, layout)) for some in _batched(measurements, BATCH)]
@@ -310,7 +311,7 @@ def summary(console: Console, measurements: Iterable[Measurement], layout: Layou
     columns, rows, shown = _summary_columns(layout), [], {""}
     for m in measurements:
         rows.append([cell(m) for _, cell, _ in columns])
-        shown |= {"streams"} if _streamed([m]) else set()
+        shown |= {"streams"} if streamed([m]) else set()
         shown |= {"gpus"} if m.gpus else set()
     for column, _, where in columns:
         if where in shown:

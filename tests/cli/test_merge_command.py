@@ -161,6 +161,11 @@ def test_gpu_types_stand_side_by_side_with_what_a_million_inferences_cost(comman
     ]
     # 200 W for a second / 100 inferences.
     assert (rows[0]["GPU Utilization (%)"], rows[0]["Energy per Inference (J)"]) == ("50.0", "2.000000")
+    energy = list(rows[0]).index("Energy per Inference (J)")
+    assert list(rows[0])[energy + 1] == "Energy per Inference Interval (+-J)"
+    assert bool(rows[0]["Energy per Inference Interval (+-J)"]) is not (
+        "Energy per Inference Interval" in rows[0]["Notes"]
+    )
     assert f"Cost per Million Inferences: no price of {H100} in gpu_prices" in rows[2]["Notes"]
     assert "Cost" not in rows[0]["Notes"]
     shown = [line for line in ended.out.splitlines() if A100 in line]
@@ -176,6 +181,43 @@ def test_rows_of_several_types_are_told_apart_in_every_table(command: Command, t
     assert {row["GPU Model"] for row in inference} == {L4, A100, H100}
     assert [row["GPU Model"] for row in server] == [L4, A100, H100]
     assert len({tuple(row[c] for c in ("Model", "Batch", "Concurrency", "GPU Model")) for row in inference}) == 24
+
+
+def test_streams_stand_side_by_side_with_their_intervals(command: Command, tmp_path: Path) -> None:
+    figures = {
+        "time_to_first_token_avg": 11e6, "time_to_first_token_avg_ci": 1e6,
+        "time_to_first_token_p99": 12e6, "time_to_first_token_p99_ci": 2e6,
+        "inter_token_latency_avg": 3e6, "inter_token_latency_avg_ci": 5e5,
+        "inter_token_latency_p99": 4e6, "output_token_throughput": 340.0, "output_token_throughput_ci": 17.0,
+    }  # fmt: skip
+    why = "no interval: 120 responses, 299 are needed"
+    for name, gpu_type in (("l4", L4), ("a100", A100)):
+        row, plain = on(gpu_type, PLAN[0]), on(gpu_type, PLAN[-1])
+        reasons = {**row.reasons, "inter_token_latency_p99_ci": why}
+        row = replace(row, values={**row.values, **figures, "inter_token_latency_p99_ci": None}, reasons=reasons)
+        fill(tmp_path / name, [row, plain], [PLAN[0], PLAN[-1]], plan=None, gpu_types=[gpu_type])
+    ended = command("merge", "l4", "a100", "-o", "all")
+    rows = table(tmp_path / "all", COMPARISON)
+    cells = {
+        "Avg Time To First Token (ms)": "11.000", "Avg Time To First Token Interval (+-ms)": "1.000",
+        "p99 Time To First Token (ms)": "12.000", "p99 Time To First Token Interval (+-ms)": "2.000",
+        "Avg Inter Token Latency (ms)": "3.000", "Avg Inter Token Latency Interval (+-ms)": "0.500",
+        "p99 Inter Token Latency (ms)": "4.000", "p99 Inter Token Latency Interval (+-ms)": "",
+        "Output Token Throughput (infer/sec)": "340.0", "Output Token Throughput Interval (+-infer/sec)": "17.0",
+    }  # fmt: skip
+    for row in rows[:2]:
+        assert {column: row[column] for column in cells} == cells
+        assert f"p99 Inter Token Latency Interval (+-ms): {why}" in row["Notes"].split(" | ")
+    assert {rows[2][column] for column in cells} == {""}
+    assert "each request has one reply: nothing is streamed" in rows[2]["Notes"]
+    (shown,) = [line for line in ended.out.splitlines() if L4 in line and "340.0" in line]
+    assert "11.000" in shown
+    assert "12.000" not in shown, "the file has more than fits a terminal"
+
+
+def test_without_streams_their_columns_are_not_there(command: Command, shards: Path, tmp_path: Path) -> None:
+    command("merge", "results", "-o", "out")
+    assert not [column for column in table(tmp_path / "out", COMPARISON)[0] if "Token" in column]
 
 
 OPEN = phase("a", kind="request_rate", load=50)
