@@ -21,8 +21,8 @@ import pytest
 from measured import baseline, measured, phase, piece
 
 from model_analyzer.adapters import store
-from model_analyzer.adapters.store import FILENAME, JsonlStore, read
-from model_analyzer.core.reduce import failed
+from model_analyzer.adapters.store import FILENAME, NOT_YET, JsonlStore, read
+from model_analyzer.core.reduce import failed, skipped
 from model_analyzer.core.repeats import begun
 from model_analyzer.errors import ExportPathError, Interrupted
 from model_analyzer.interrupt import interruptible
@@ -71,6 +71,23 @@ def test_lines_of_an_earlier_version_read_as_ever(tmp_path: Path) -> None:
     assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {TWO.id: "ok"}
     (kept,) = contents.slices[ONE.id]
     assert kept.to_json() == piece(ONE, gpu="GPU-a").to_json()
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_a_phase_that_an_earlier_version_could_not_measure_is_not_measured_yet(tmp_path: Path, heads: bool) -> None:
+    """Of a decoupled model. What makes no sense today either stays skipped."""
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(skipped(ONE, NOT_YET))
+        opened.add_measurement(skipped(TWO, "batch size 16 is above the model's max_batch_size 8"))
+    if not heads:
+        old = [{"kind": record["kind"], "data": record["data"]} for record in records(tmp_path)]
+        (tmp_path / FILENAME).write_text("".join(json.dumps(record) + "\n" for record in old))
+    contents = read(tmp_path)
+    assert {id_: outcome.status for id_, outcome in contents.outcomes.items()} == {TWO.id: "skipped"}
+    assert set(contents.measurements) == {TWO.id}
+    with JsonlStore(tmp_path) as opened:
+        opened.add_measurement(measured(ONE))
+    assert read(tmp_path).outcomes[ONE.id].status == "ok"
 
 
 def test_what_is_left_to_do_is_known_without_reading_slices_or_more_than_one_row(
