@@ -1,10 +1,10 @@
-"""Triton's inference call, served by grpcio in this process, and the load generator's process run against it."""
+"""Triton's inference calls, served by grpcio in this process, and the load generator's process run against it."""
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import grpc
 from certificates import Certificates
 from scripted_server import Seen
 
-from model_analyzer.core.load import EncodedRequest, Load, LoadOrder, RequestSet, Tls
+from model_analyzer.core.load import Call, EncodedRequest, Load, LoadOrder, RequestSet, Tls
 from model_analyzer.loadgen.client import ProcessLoadGenerator
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -24,7 +24,10 @@ Answer = Callable[[bytes, Any], bytes]
 
 
 class InferenceServer:
-    """Answers each request with `answer(request, context)`. certificates: TLS, and a client's certificate is asked for."""
+    """Answers each request with `answer(request, context)`, each of a stream with all of `responses`.
+
+    certificates: TLS, and a client's certificate is asked for.
+    """
 
     def __init__(
         self,
@@ -34,8 +37,9 @@ class InferenceServer:
         workers: int = 8,
         options: tuple[tuple[str, int], ...] = (),
         compression: grpc.Compression = grpc.Compression.NoCompression,
+        responses: tuple[bytes, ...] = (),
     ) -> None:
-        self._answer = answer
+        self._answer, self._responses = answer, responses
         self._lock = threading.Lock()
         self.requests: list[bytes] = []
         self._pool = ThreadPoolExecutor(workers)
@@ -44,7 +48,8 @@ class InferenceServer:
         chosen = list((defaults | dict(options)).items())
         self._server = grpc.server(self._pool, options=chosen, compression=compression)
         method = grpc.unary_unary_rpc_method_handler(self._serve)
-        handlers = {"ModelInfer": method}
+        streamed = grpc.stream_stream_rpc_method_handler(self._stream)
+        handlers = {"ModelInfer": method, "ModelStreamInfer": streamed}
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
         )
@@ -65,6 +70,12 @@ class InferenceServer:
         with self._lock:
             self.requests.append(request)
         return self._answer(request, context)
+
+    def _stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        for request in requests:
+            with self._lock:
+                self.requests.append(request)
+            yield from self._responses
 
     def stop(self) -> None:
         self._server.stop(0).wait(5)
@@ -93,15 +104,19 @@ def load(
     reports: int = 0,
     until: Callable[[Seen], bool] = lambda _: True,
     at_most: int = 200,
+    call: Call = "infer",
 ) -> Seen:
     """Receive until so many successes, failures and reports (one each 50 ms) have come and `until` is so, `at_most` reports."""
-    requests = RequestSet("grpc", tuple(EncodedRequest(struct.pack(">BI", 0, len(body)), body) for body in bodies), 1)
+    encoded = tuple(EncodedRequest(struct.pack(">BI", 0, len(body)), body) for body in bodies)
+    requests = RequestSet("grpc", encoded, 1, call)
     seen = Seen()
     with generator.run(LoadOrder(f"127.0.0.1:{port}", load, requests, timeout_s, tls)) as batches:
         for batch in batches:
             seen.done_ns += batch.done_ns.tolist()
             seen.latency_ns += batch.latency_ns.tolist()
             seen.send_lags_ns += batch.send_lags_ns.tolist()
+            if batch.streamed is not None:
+                seen.responses += batch.streamed.responses.tolist()
             seen.failures.update(batch.failures)
             seen.reports.append({"delayed": batch.delayed, "inflight": batch.inflight, "cpu_ns": batch.cpu_ns})
             count = len(seen.reports)
