@@ -37,8 +37,6 @@ def _of_the_server(spec: JobSpec) -> Iterator[Idle]:
         yield "triton_server_path", "it belongs to triton_launch_mode: local"
     if mode == "remote":
         yield from ((key, "a remote server is started by others: start it so") for key in NOT_REMOTE_KEYS)
-        if spec.touch_models_in_use and spec.reload_model_disable:
-            yield "touch_models_in_use", "with reload_model_disable no model is reloaded"
 
 
 def _of_telemetry(spec: JobSpec) -> Iterator[Idle]:

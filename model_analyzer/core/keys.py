@@ -170,7 +170,6 @@ MODE_KEYS: dict[str, tuple[str, ...]] = {
         "triton_http_endpoint",
         "triton_grpc_endpoint",
         "triton_metrics_url",
-        "triton_server_identity",
         "client_max_retries",
         "reload_model_disable",
         "touch_models_in_use",
