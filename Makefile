@@ -58,7 +58,7 @@ gpu-check: venv  ## See real GPU telemetry, where there is an NVIDIA GPU
 	$(BIN)/python -m pytest -q -rs tests/e2e/test_gpu.py
 
 # PARTS="cost sweep": some of it; QUICK=1: only see that it works; ANYWAY=1: beside other load.
-bench: venv  ## Measure beside perf_analyzer and Triton Model Analyzer (35 minutes); writes docs/benchmarks.md
+bench: venv  ## Measure beside perf_analyzer and Triton Model Analyzer (70 minutes); writes docs/benchmarks.md
 	scripts/system-deps.sh --bench
 	$(BIN)/python -m bench $(PARTS) $(if $(QUICK),--quick) $(if $(ANYWAY),--anyway)
 

@@ -17,7 +17,7 @@ from bench.versus.figures import Figure, Goal, Run, number, paired, row_variatio
 
 NOTES = Path(__file__).resolve().parents[1] / "notes.md"
 # How long each part takes on 2 cores.
-MINUTES = {"cost": 9, "sweep": 15, "payload": 3, "own": 8}
+MINUTES = {"cost": 10, "sweep": 40, "payload": 6, "own": 10}
 # Other load while a tool runs, from which on its figures are doubted.
 DISTURBED_CORES = 0.3
 Part = Mapping[str, Any]
@@ -391,8 +391,8 @@ SWEEP_TEXT = f"""\
 2 models (`add_sub`, `magika`) x batch size {{1, 4}} x concurrency {{1, 4}}: {sweep.ROWS} rows and the server-only baseline of 3 s, over gRPC, from the
 same YAML for both tools, on one running server (`triton_launch_mode: remote`) with nothing loaded. *Time to the table*: from the start of the command until the inference
 table is complete; Triton Model Analyzer draws its reports after that, and *whole* has them in it. CV: standard deviation / mean of a row's throughput over the
-sweeps. The tools take turns, in reverse in every second round; the settings besides the first three join some rounds, and
-fewer sweeps give a rougher CV."""
+sweeps, of three at least. The tools take turns, in reverse in every second round; the settings that are not in every round join some, spread over the whole
+time, and fewer sweeps give a rougher CV."""
 
 OWN_TEXT = """\
 ## Without a rival

@@ -38,7 +38,7 @@ def _windows(milliseconds: int) -> dict[str, Any]:
     return {"measurement-mode": "time_windows", "measurement-interval": milliseconds}
 
 
-# (tool, setting) -> our keys, or perf_analyzer's flags. Every round has those of EVERY_ROUND; the others are points of the curve.
+# (tool, setting) -> our keys, or perf_analyzer's flags.
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     (OURS, "0.5 s a row"): _fixed(0.5),
     (THEIRS, DEFAULTS): {},
@@ -47,17 +47,19 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     (OURS, DEFAULTS): {},
     (THEIRS, "windows of 1 s"): _windows(1000),
 }
+# The goals are judged by those of every round; the others are points of the curve, with a CV from three sweeps on.
 EVERY_ROUND = ((OURS, "0.5 s a row"), (THEIRS, DEFAULTS), (OURS, "1 s a row"))
-SWEEPS, CURVE_SWEEPS = 10, 2
+SWEEPS = 10
+CURVE_SWEEPS = {(OURS, "2 s a row"): 5, (OURS, DEFAULTS): 3, (THEIRS, "windows of 1 s"): 5}
 RUN_TIMEOUT_S = 600.0
 # Enough to see that it works.
 QUICK_FLAGS = {**_windows(300), "stability-percentage": 999}
 
 
-def sweep(context: Context, sweeps: int | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def sweep(context: Context) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Settings, and a record a sweep. A sweep that fails has its error in its record."""
-    rounds = sweeps or (1 if context.quick else SWEEPS)
-    order = list(schedule(rounds, 0 if context.quick else CURVE_SWEEPS))
+    rounds = 1 if context.quick else SWEEPS
+    order = list(schedule(rounds, {} if context.quick else CURVE_SWEEPS))
     records = []
     for number, place in enumerate(order, 1):
         record = {**place, **_swept(context, place["side"], place["setting"])}
@@ -69,12 +71,11 @@ def sweep(context: Context, sweeps: int | None = None) -> tuple[dict[str, Any], 
     return {**BOTH, "settings": flags, "sweeps": rounds}, records
 
 
-def schedule(rounds: int, curve: int) -> Iterator[dict[str, Any]]:
-    """A B C, then C B A; the curve's settings spread over the rounds, as many times as `curve` (0: never)."""
-    step = max(rounds // curve, 1) if curve else rounds + 1
+def schedule(rounds: int, curve: Mapping[tuple[str, str], int]) -> Iterator[dict[str, Any]]:
+    """A B C, then C B A. curve: other settings -> how many rounds they join, spread evenly over all."""
+    joins = {name: {n * rounds // count + 1 for n in range(count)} for name, count in curve.items()}
     for number in range(1, rounds + 1):
-        joins = curve and (number - 1) % step == 0 and (number - 1) // step < curve
-        names = list(SETTINGS) if joins else list(EVERY_ROUND)
+        names = [name for name in SETTINGS if name in EVERY_ROUND or number in joins.get(name, ())]
         for side, setting in names if number % 2 else names[::-1]:
             yield {"round": number, "side": side, "setting": setting}
 
