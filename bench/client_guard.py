@@ -1,8 +1,10 @@
 """The load generator's cost a request, against committed limits: `python bench/client_guard.py`. No times: they would be the machine's.
 
-- `bytecodes`: of the load generator's own code a request, by tracing: exact but for how replies come together.
+- `bytecodes`: of the load generator's own code a request, of a stream a response, by tracing: exact but for how replies come together.
 - `of a bare loop`: CPU of a request over CPU of one in the shortest loop that sends and receives the same bytes on the same
   stub, both in turns in this process, the median of the rounds.
+
+A stream's responses come in one read: what is held is their parsing and counting; that of a read is held by the requests' cases.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count, cycle
 from pathlib import Path
 from statistics import median
@@ -25,18 +28,42 @@ import stub
 
 from model_analyzer.loadgen import driver, tally
 from model_analyzer.loadgen.grpc import GrpcDriver
+from model_analyzer.loadgen.grpc_stream import StreamDriver
 from model_analyzer.loadgen.header_blocks import request_block
 from model_analyzer.loadgen.http import HttpDriver
+from model_analyzer.loadgen.http_generate import EventDriver
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.session import WINDOW, Request, greeting
 
 LIMITS = Path(__file__).with_name("client_limits.json")
-CASES = (("http", 1), ("http", 8), ("grpc", 1), ("grpc", 8))
 REQUESTS, ROUNDS, WARM_UP = 320, 15, 32
 BODY = bytes(180)
-GRPC_WIRE = memoryview(bytes([0]) + len(BODY).to_bytes(4, "big") + BODY)
-HTTP_WIRE = memoryview(b"POST / HTTP/1.1\r\nHost: stub\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY))
 OWN = str(Path(driver.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to call a model. replies: that a request brings."""
+
+    protocol: str
+    driver: Any
+    wire: memoryview
+    call: str = "infer"
+    replies: int = 1
+
+
+def _http(path: bytes) -> memoryview:
+    return memoryview(b"POST %s HTTP/1.1\r\nHost: stub\r\nContent-Length: %d\r\n\r\n%s" % (path, len(BODY), BODY))
+
+
+GRPC_WIRE = memoryview(bytes([0]) + len(BODY).to_bytes(4, "big") + BODY)
+KINDS = {
+    "http": Kind("http", HttpDriver, _http(b"/")),
+    "grpc": Kind("grpc", GrpcDriver, GRPC_WIRE),
+    "generate_stream": Kind("http", EventDriver, _http(b"/generate_stream"), "generate_stream", stub.RESPONSES),
+    "stream_infer": Kind("grpc", StreamDriver, GRPC_WIRE, "stream_infer", stub.RESPONSES),
+}
+CASES = tuple((kind, concurrency) for kind in KINDS for concurrency in (1, 8))
 
 
 class Enough(Exception):  # noqa: N818 -- no fault
@@ -46,11 +73,11 @@ class Enough(Exception):  # noqa: N818 -- no fault
 def guard(address: str) -> list[str]:
     """What is above its limit."""
     limits, broken = json.loads(LIMITS.read_text()), []
-    for protocol, concurrency in CASES:
-        name = f"{protocol}, c = {concurrency}"
+    for kind, concurrency in CASES:
+        name = f"{kind}, c = {concurrency}"
         figures = {
-            "bytecodes": bytecodes(address, protocol, concurrency),
-            "of a bare loop": of_a_bare_loop(address, protocol, concurrency),
+            "bytecodes": bytecodes(address, kind, concurrency),
+            "of a bare loop": of_a_bare_loop(address, kind, concurrency),
         }
         print(
             name,
@@ -65,18 +92,18 @@ def guard(address: str) -> list[str]:
     return broken
 
 
-def of_a_bare_loop(address: str, protocol: str, concurrency: int) -> float:
+def of_a_bare_loop(address: str, kind: str, concurrency: int) -> float:
     """The median ratio of CPU."""
     ratios = []
     for turn in range(ROUNDS):
-        bare = _bare(address, protocol, concurrency) if turn % 2 else 0
-        ours = _drive(address, protocol, concurrency)
-        ratios.append(ours / (bare or _bare(address, protocol, concurrency)))
+        bare = _bare(address, kind, concurrency) if turn % 2 else 0
+        ours = _drive(address, kind, concurrency)
+        ratios.append(ours / (bare or _bare(address, kind, concurrency)))
     return median(ratios)
 
 
-def bytecodes(address: str, protocol: str, concurrency: int) -> float:
-    """A request, on average."""
+def bytecodes(address: str, kind: str, concurrency: int) -> float:
+    """A request, of a stream a response, on average."""
     executed = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
@@ -93,7 +120,7 @@ def bytecodes(address: str, protocol: str, concurrency: int) -> float:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            return _drive(address, protocol, concurrency, lambda: executed)
+            return _drive(address, kind, concurrency, lambda: executed) / KINDS[kind].replies
         finally:
             sys.settrace(before)
 
@@ -109,13 +136,12 @@ def _undisturbed() -> Iterator[None]:
         driver.CONVERSE_NS, tally.REPORT_EVERY_NS = waited, reported
 
 
-def _drive(address: str, protocol: str, concurrency: int, clock: Callable[[], int] = process_time_ns) -> float:
+def _drive(address: str, kind: str, concurrency: int, clock: Callable[[], int] = process_time_ns) -> float:
     """What the driver takes a request, by the clock."""
     _, control = ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     at: list[int] = []
-    kind: Any = GrpcDriver if protocol == "grpc" else HttpDriver
 
-    class Counted(kind):  # type: ignore[misc]
+    class Counted(KINDS[kind].driver):  # type: ignore[misc]
         left = WARM_UP + REQUESTS
 
         def _succeeded(self, slot: Any, now: int) -> None:
@@ -129,25 +155,38 @@ def _drive(address: str, protocol: str, concurrency: int, clock: Callable[[], in
 
     with ends[0], control:
         gc.collect()
-        order = _order(address, protocol, concurrency)
+        order = _order(address, KINDS[kind], concurrency)
         with suppress(Enough):
             Counted(order, control, tally.Tally(lambda _: None, 1)).run()
     return (at[1] - at[0]) / REQUESTS
 
 
-def _order(address: str, protocol: str, concurrency: int) -> Order:
+def _order(address: str, kind: Kind, concurrency: int) -> Order:
     host, _, port = address.partition(":")
-    wire = GRPC_WIRE if protocol == "grpc" else HTTP_WIRE
-    return Order(1, protocol, host, int(port), "concurrency", concurrency, "constant", 0, 10**10, None, (wire,))
+    return Order(
+        1,
+        kind.protocol,
+        host,
+        int(port),
+        "concurrency",
+        concurrency,
+        "constant",
+        0,
+        10**10,
+        None,
+        (kind.wire,),
+        call=kind.call,
+    )
 
 
-def _bare(address: str, protocol: str, concurrency: int) -> float:
+def _bare(address: str, kind: str, concurrency: int) -> float:
     """CPU of a request in a loop that looks at nothing, ns: a connection each, awaited by epoll, one by a blocking read."""
     host, _, port = address.partition(":")
     socks, buffer = [socket.create_connection((host, int(port))) for _ in range(concurrency)], bytearray(1 << 16)
-    wires: Iterator[Any] = cycle([HTTP_WIRE])
-    if protocol == "grpc":
-        pieces = Request(request_block(address, secure=False), GRPC_WIRE).pieces
+    called = KINDS[kind]
+    wires: Iterator[Any] = cycle([called.wire])
+    if called.protocol == "grpc":
+        pieces = Request(request_block(address, secure=False, method=called.driver.method), called.wire).pieces
         wires = (number.to_bytes(4, "big").join(pieces) for number in count(1, 2))
         for sock in socks:
             sock.sendall(greeting(WINDOW))

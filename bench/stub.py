@@ -1,4 +1,4 @@
-"""A server that does nothing: it answers every request at once with the same reply, HTTP/1.1 or HTTP/2, whichever the client speaks.
+"""A server that does nothing: it answers every request at once with the same reply, or stream of them, over HTTP/1.1 or HTTP/2.
 
 What a client costs against it is the client's own cost. `python bench/stub.py` prints its port and serves until its input ends.
 """
@@ -55,6 +55,28 @@ GRPC_REPLY = tuple(
         + _frame(WINDOW_UPDATE, 0, struct.pack(">I", 200))
     ).split(b"\xff" * 4)
 )
+# Streams of so many responses, all at once: what one costs, and not the read that it may have to itself.
+RESPONSES = 8
+STREAM_PATHS = b"/generate_stream ", b"/inference.GRPCInferenceService/ModelStreamInfer"
+EVENT = (
+    b'data: {"model_name":"token_stream","model_version":"1","parameters":{"triton_final_response":false},'
+    b'"text_output":"token"}\n\n'
+)
+HTTP_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"%x\r\n%s\r\n" % (len(EVENT), EVENT) * RESPONSES
+    + b"0\r\n\r\n"
+)
+# ModelStreamInferResponse { infer_response }
+STREAMED = b"\x12" + bytes([len(MESSAGE)]) + MESSAGE
+GRPC_STREAM = tuple(
+    (
+        _frame(HEADERS, 4, b"\x88" + _literal(b"content-type", b"application/grpc"), b"\xff" * 4)
+        + _frame(DATA, 0, struct.pack(">BI", 0, len(STREAMED)) + STREAMED, b"\xff" * 4) * RESPONSES
+        + _frame(HEADERS, 5, _literal(b"grpc-status", b"0"), b"\xff" * 4)
+        + _frame(WINDOW_UPDATE, 0, struct.pack(">I", 200))
+    ).split(b"\xff" * 4)
+)
 
 
 class Client:
@@ -64,6 +86,7 @@ class Client:
         self.sock = sock
         self.rest = b""
         self.http2: bool | None = None
+        self.streams = False
 
     def answer(self, data: bytes) -> bytes:
         """The replies to what is whole."""
@@ -76,15 +99,16 @@ class Client:
         return self._http2(data) if self.http2 else self._http1(data)
 
     def _http1(self, data: bytes) -> bytes:
-        replies = 0
+        replies = []
         while (end := data.find(b"\r\n\r\n")) >= 0:
             head = data[:end].lower()
             size = end + 4 + int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
             if len(data) < size:
                 break
-            data, replies = data[size:], replies + 1
+            data = data[size:]
+            replies.append(HTTP_STREAM if STREAM_PATHS[0] in head else HTTP_REPLY)
         self.rest = data
-        return HTTP_REPLY * replies
+        return b"".join(replies)
 
     def _http2(self, data: bytes) -> bytes:
         at, replies = 0, []
@@ -92,8 +116,10 @@ class Client:
             end = at + 9 + int.from_bytes(data[at : at + 3], "big")
             if end > len(data):
                 break
+            if data[at + 3] == HEADERS:
+                self.streams = STREAM_PATHS[1] in data[at:end]
             if data[at + 3] == DATA and data[at + 4] & 1:
-                replies.append(data[at + 5 : at + 9].join(GRPC_REPLY))
+                replies.append(data[at + 5 : at + 9].join(GRPC_STREAM if self.streams else GRPC_REPLY))
             at = end
         self.rest = data[at:]
         return b"".join(replies)

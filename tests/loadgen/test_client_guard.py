@@ -1,8 +1,9 @@
-"""The regression guard of the load generator's cost: it holds, and notices a request that costs twice as much."""
+"""The regression guard of the load generator's cost: it holds, and notices a request, or a response, that costs twice as much."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from model_analyzer.loadgen.http import HttpDriver
+from model_analyzer.loadgen.responses import Responses
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -28,9 +30,30 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield module, address
 
 
-def test_the_limits_hold(bench: tuple[ModuleType, str]) -> None:
+@pytest.mark.parametrize("kind", ["http", "generate_stream", "stream_infer"])
+def test_the_limits_hold(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     module, address = bench
+    monkeypatch.setattr(module, "CASES", ((kind, 1),))
     assert module.guard(address) == []
+
+
+def test_each_case_has_its_limits(bench: tuple[ModuleType, str]) -> None:
+    module, _ = bench
+    cases = {f"{kind}, c = {concurrency}" for kind in module.KINDS for concurrency in (1, 8)}
+    assert set(json.loads(module.LIMITS.read_text())) == cases
+
+
+@pytest.mark.parametrize("kind", ["generate_stream", "stream_infer"])
+def test_twice_the_bytecode_of_a_response_breaks_them(
+    bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    module, address = bench
+    limit = json.loads(module.LIMITS.read_text())[f"{kind}, c = 1"]["bytecodes"]
+    slow: dict[str, Any] = {"before": Responses.came}
+    source = f"def came(*given):\n for n in range({limit // 4}): n\n return before(*given)"
+    exec(compile(source, f"{module.OWN}/slow.py", "exec"), slow)
+    monkeypatch.setattr(Responses, "came", slow["came"])
+    assert module.bytecodes(address, kind, 1) > limit
 
 
 def test_twice_the_bytecode_breaks_them(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
