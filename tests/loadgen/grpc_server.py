@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import grpc
 from certificates import Certificates
-from scripted_server import Seen
+from scripted_server import PATIENCE_S, Seen
 
 from model_analyzer.core.load import Call, EncodedRequest, Load, LoadOrder, RequestSet, Tls
 from model_analyzer.loadgen.client import ProcessLoadGenerator
@@ -98,18 +99,17 @@ def load(
     load: Load = Load("concurrency", 2),  # noqa: B008 -- frozen
     bodies: tuple[bytes, ...] = (b"request",),
     tls: Tls | None = None,
-    timeout_s: float = 5.0,
+    timeout_s: float = 120.0,
     successes: int = 0,
     failures: int = 0,
     reports: int = 0,
     until: Callable[[Seen], bool] = lambda _: True,
-    at_most: int = 200,
     call: Call = "infer",
 ) -> Seen:
-    """Receive until so many successes, failures and reports (one each 50 ms) have come and `until` is so, `at_most` reports."""
+    """Receive until so many successes, failures and reports (one each 50 ms) have come and `until` is so; fails where it never is."""
     encoded = tuple(EncodedRequest(struct.pack(">BI", 0, len(body)), body) for body in bodies)
     requests = RequestSet("grpc", encoded, 1, call)
-    seen = Seen()
+    seen, began = Seen(), time.monotonic()
     with generator.run(LoadOrder(f"127.0.0.1:{port}", load, requests, timeout_s, tls)) as batches:
         for batch in batches:
             seen.done_ns += batch.done_ns.tolist()
@@ -121,6 +121,8 @@ def load(
             seen.reports.append({"delayed": batch.delayed, "inflight": batch.inflight, "cpu_ns": batch.cpu_ns})
             count = len(seen.reports)
             done = len(seen.done_ns) >= successes and seen.failed >= failures and count >= reports
-            if (done and until(seen)) or count >= at_most:
+            if done and until(seen):
                 break
+            assert time.monotonic() < began + PATIENCE_S, f"only {len(seen.done_ns)} successes; {dict(seen.failures)}"
+    seen.took_s = time.monotonic() - began
     return seen

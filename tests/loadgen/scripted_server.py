@@ -13,14 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from model_analyzer.loadgen import driver
 from model_analyzer.loadgen.__main__ import _drive
 from model_analyzer.loadgen.client import _batch
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.tally import Tally
 
 PART_S = 0.0005
+# How long a test waits for what is to come: on a machine that others use, too, that says nothing but that it never came.
+PATIENCE_S = 60.0
 
 
 def reply(
@@ -212,6 +218,8 @@ class Seen:
     gap_ns: list[int] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    # From the order to its end, and of that from the stop.
+    took_s: float = 0.0
     drained_s: float = 0.0
 
     @property
@@ -239,14 +247,14 @@ def order(port: int, bodies: Sequence[bytes] = (b"request",), **values: Any) -> 
     wires = tuple(memoryview(wire(body)) for body in bodies)
     defaults: dict[str, Any] = {
         "number": 1, "protocol": "http", "host": "127.0.0.1", "kind": "concurrency", "value": 1,
-        "distribution": "constant", "seed": 1, "timeout_ns": 5_000_000_000, "tls": None,
+        "distribution": "constant", "seed": 1, "timeout_ns": 120_000_000_000, "tls": None,
     }  # fmt: skip
     return Order(port=port, wires=wires, **{**defaults, **values})
 
 
-def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s: float = 5.0) -> Seen:
-    """Drive until what was reported satisfies `until`, or for `at_most_s`; then stop and drain."""
-    seen = Seen()
+def run(work: Order, until: Callable[[Seen], bool]) -> Seen:
+    """Drive until what was reported satisfies `until`; then stop and drain. Fails the test where it never does."""
+    seen, met = Seen(), False
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def drive() -> None:
@@ -257,22 +265,48 @@ def run(work: Order, until: Callable[[Seen], bool] = lambda _: False, at_most_s:
 
     thread = threading.Thread(target=drive, daemon=True)
     with ours, theirs:
+        began = time.monotonic()
         thread.start()
-        end = time.monotonic() + at_most_s
-        while thread.is_alive() and not until(seen) and time.monotonic() < end:
+        while thread.is_alive() and not (met := until(seen)) and time.monotonic() < began + PATIENCE_S:
             time.sleep(0.005)
         stopped = time.monotonic()
         ours.send(b"stop")
-        thread.join(10)
-        seen.drained_s = time.monotonic() - stopped
+        thread.join(PATIENCE_S)
+        ended = time.monotonic()
+        seen.took_s, seen.drained_s = ended - began, ended - stopped
         assert not thread.is_alive(), "the driver does not end"
     assert seen.error is None, seen.error
+    assert met, f"it never came to that: {len(seen.done_ns)} successes, failures {dict(seen.failures)}"
     return seen
 
 
 def enough(successes: int = 0, failures: int = 0) -> Callable[[Seen], bool]:
     """For `until`."""
     return lambda seen: len(seen.done_ns) >= successes and seen.failed >= failures
+
+
+def least_s(failures: int, slots: int) -> float:
+    """How long so many slots take to fail so often together, at least: each pauses for 10, 20, 40, ... ms, a second at most."""
+    in_a_row = -(-failures // slots)
+    return float(sum(min(0.01 * 2**n, 1.0) for n in range(in_a_row - 1)))
+
+
+def released_by_the_stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event that comes when the driver has taken its stop and has had time to send; it drains for as long as it takes."""
+    release, stop = threading.Event(), driver.Driver._stop
+
+    def stopped(self: Any) -> None:
+        stop(self)
+        threading.Timer(0.1, release.set).start()
+
+    monkeypatch.setattr(driver.Driver, "_stop", stopped)
+    monkeypatch.setattr(driver, "DRAIN_NS", int(PATIENCE_S * 1e9))
+    return release
+
+
+def larger_than_buffers() -> int:
+    """Bytes that a socket does not take at once, however large the kernel lets its buffer grow."""
+    return int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2]) + 4_000_000
 
 
 def scheduled(seen: Seen) -> list[int]:

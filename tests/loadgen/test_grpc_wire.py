@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 
@@ -29,7 +31,16 @@ from h2_server import (
     trailers,
     triton,
 )
-from scripted_server import Peer, ScriptedServer, Seen, enough, follows_schedule, run
+from scripted_server import (
+    Peer,
+    ScriptedServer,
+    Seen,
+    enough,
+    follows_schedule,
+    larger_than_buffers,
+    least_s,
+    run,
+)
 
 from model_analyzer.loadgen import driver, grpc, session
 from model_analyzer.loadgen import frames as h2
@@ -48,7 +59,7 @@ def test_every_reply_is_counted_once_with_its_latency() -> None:
     assert server.accepted == 4
     assert 200 <= len(seen.done_ns) <= len(server.bodies)
     assert set(server.bodies) == {b"request"}
-    assert all(0 < latency < 5e9 for latency in seen.latency_ns)
+    assert all(0 < latency <= seen.took_s * 1e9 for latency in seen.latency_ns)
 
 
 def test_requests_are_rotated_in_order() -> None:
@@ -113,7 +124,7 @@ def test_replies_split_at_every_byte_are_whole() -> None:
             end.send(good(stream)[:at], good(stream)[at:])
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port), enough(size), at_most_s=20)
+        seen = run(grpc_order(server.port), enough(size))
     assert not seen.failures
     assert len(seen.done_ns) >= size
 
@@ -304,8 +315,8 @@ def test_an_error_as_long_as_a_good_reply_is_an_error() -> None:
 
 def test_a_reply_of_a_known_shape_on_another_stream_is_none() -> None:
     with ScriptedServer(always(lambda s: good(s) if s < 9 else good(s - 2))) as server:
-        seen = run(grpc_order(server.port, timeout_ns=200 * MS), enough(failures=1))
-    assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
+        seen = run(grpc_order(server.port, timeout_ns=1_000 * MS), enough(failures=1))
+    assert set(seen.failures) == {"timeout: no reply within 1 s"}
     assert len(seen.done_ns) == 4
 
 
@@ -433,24 +444,23 @@ def test_what_is_received_is_credited(size: int, monkeypatch: pytest.MonkeyPatch
     assert len(seen.done_ns) * size > 5 * 65535
 
 
-@pytest.mark.parametrize("late_reader", [False, True])
-def test_a_large_request_reaches_a_slow_reader_whole(late_reader: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    bodies = tuple(bytes([n]) * 4_000_000 for n in range(3))
-    left_over: list[int] = []
+def test_a_large_request_reaches_a_slow_reader_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = tuple(bytes([n]) * larger_than_buffers() for n in range(3))
+    waits = threading.Event()
     watch = driver.Driver._watch
-    monkeypatch.setattr(driver.Driver, "_watch", lambda *a, **k: (left_over.append(k["room"]), watch(*a, **k)))
+    monkeypatch.setattr(driver.Driver, "_watch", lambda *a, **k: (k["room"] and waits.set(), watch(*a, **k)))
 
     def script(peer: Peer) -> None:
-        end = H2Peer(peer, (INITIAL_WINDOW_SIZE, 1 << 24), (MAX_FRAME_SIZE, 1 << 20))
-        end.give(1 << 26, None)
-        if late_reader:
-            time.sleep(0.05)
+        end = H2Peer(peer, (INITIAL_WINDOW_SIZE, 1 << 30), (MAX_FRAME_SIZE, 1 << 20))
+        end.give(1 << 30, None)
+        # Not read before the kernel's buffers are full and a rest is left, however late the client's thread comes.
+        waits.wait(20)
         end.serve()
 
     with ScriptedServer(script, receive_buffer=65536) as server:
-        seen = run(grpc_order(server.port, bodies, value=2), enough(3), at_most_s=20)
+        seen = run(grpc_order(server.port, bodies, value=2), enough(3))
     assert not seen.failures
-    assert True in left_over, "every request went out in one piece"
+    assert waits.is_set(), "every request went out in one piece"
     assert {hashlib.sha256(body).digest() for body in server.bodies} == {
         hashlib.sha256(body).digest() for body in bodies
     }
@@ -508,7 +518,7 @@ def test_answers_that_the_socket_does_not_take_at_once_go_out_while_a_reply_is_a
         end.serve()
 
     with ScriptedServer(script, receive_buffer=4096) as server:
-        seen = run(grpc_order(server.port, timeout_ns=20_000 * MS), enough(3), at_most_s=20)
+        seen = run(grpc_order(server.port, timeout_ns=60_000 * MS), enough(3))
     assert answered == [pings]
     assert not seen.failures
     assert len(seen.done_ns) >= 3
@@ -564,11 +574,11 @@ def test_a_request_that_was_not_begun_with_is_sent_again_and_its_latency_counts_
 
 def test_a_server_that_never_takes_a_request_is_failures_that_back_off() -> None:
     with ScriptedServer(always(lambda s: go_away(0))) as server:
-        seen = run(grpc_order(server.port, value=4), at_most_s=1.0)
+        seen = run(grpc_order(server.port, value=4), enough(failures=4 * 7))
     assert set(seen.failures) == {"the server did not take it: GOAWAY NO_ERROR"}
-    # Two attempts each time, and pauses of 10, 20, 40, ... ms.
-    assert 4 <= seen.failed <= 4 * 8
-    assert server.accepted <= 2 * 4 * 9
+    assert seen.took_s >= least_s(seen.failed, 4) >= 0.6
+    # Two attempts each time.
+    assert server.accepted <= 2 * (seen.failed + 4)
 
 
 def test_a_connection_that_closes_after_going_away_says_why() -> None:
@@ -589,13 +599,16 @@ def test_an_idle_connection_that_the_server_ends_costs_no_request(farewell: byte
     def script(peer: Peer) -> None:
         end = H2Peer(peer)
         if (stream := end.request()) is not None:
-            end.send(good(stream))
-            end.send(farewell)
+            # In one segment with the end of the reply, and a second before the next request is due.
+            peer.sock.send(good(stream) + farewell, socket.MSG_MORE)
+            peer.sock.shutdown(socket.SHUT_WR)
+            while end.frame() is not None:
+                pass
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, kind="request_rate", value=20.0), enough(6))
+        seen = run(grpc_order(server.port, kind="request_rate", value=1.0), enough(3))
         # One that is not there yet when a request is due costs another connection, no more.
-        assert 6 <= server.accepted <= 2 * len(server.bodies) + 1
+        assert 3 <= server.accepted <= 2 * len(server.bodies) + 1
     assert not seen.failures
 
 
@@ -625,7 +638,8 @@ def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
     with ScriptedServer(script) as server:
         seen = run(grpc_order(server.port, timeout_ns=200 * MS), enough(5))
     assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
-    assert server.accepted == 1 + seen.failed
+    # The last request may have had its time after the stop: no connection is made any more.
+    assert server.accepted in (seen.failed, 1 + seen.failed)
 
 
 def test_a_server_that_never_makes_room_fails_by_timeout() -> None:
@@ -660,7 +674,8 @@ def test_what_does_not_greet_as_http2_does_is_a_failure(greeting: bytes, text: s
             pass
 
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, timeout_ns=200 * MS), enough(failures=2))
+        patience = {"timeout_ns": 200 * MS} if text.startswith("timeout") else {}
+        seen = run(grpc_order(server.port, **patience), enough(failures=2))
     assert not seen.done_ns
     assert all(found.startswith(text) for found in seen.failures), seen.failures
 
@@ -694,10 +709,8 @@ def reset_after_the_request(peer: Peer) -> None:
 )
 def test_failures_back_off(script: Callable[[Peer], None], texts: set[str]) -> None:
     with ScriptedServer(script) as server:
-        seen = run(grpc_order(server.port, value=4), at_most_s=1.0)
-    # Pauses of 10, 20, 40, ... ms: 7 attempts a second at most, for each connection.
-    assert 4 <= max(len(server.bodies), server.accepted) <= 4 * 8
-    assert 4 <= seen.failed <= 4 * 8
+        seen = run(grpc_order(server.port, value=4), enough(failures=4 * 7))
+    assert seen.took_s >= least_s(max(seen.failed, len(server.bodies), server.accepted), 4) >= 0.6
     assert set(seen.failures) <= texts
 
 
@@ -732,8 +745,10 @@ def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
 
 def test_an_open_loop_keeps_its_rate_when_every_reply_is_an_error() -> None:
     with ScriptedServer(always(lambda s: refusal(s, 13, "no") * 5)) as server:
-        seen = run(grpc_order(server.port, kind="request_rate", value=100.0), at_most_s=0.6)
-        assert len(server.bodies) >= 30
+        began = time.monotonic()
+        # Half as many as are due, at some time: with pauses it would fall behind for good.
+        kept = lambda _: len(server.bodies) >= max(30, 50 * (time.monotonic() - began))  # noqa: E731
+        seen = run(grpc_order(server.port, kind="request_rate", value=100.0), kept)
         assert server.accepted <= len(server.bodies) // 2
     assert not seen.done_ns
     assert seen.failed <= len(server.bodies)
