@@ -60,7 +60,7 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's models and those of tests/models, in one repository. Read it, do not change it."""
     repository = tmp_path_factory.mktemp("repository") / "models"
     build = [sys.executable, str(ROOT / "examples" / "quickstart" / "build_models.py"), str(repository)]
-    built = subprocess.run(build, capture_output=True, text=True, check=False, timeout=60)
+    built = subprocess.run(build, capture_output=True, text=True, check=False, timeout=240)
     if built.returncode != 0:
         pytest.skip(f"the demo repository cannot be built: {built.stderr.strip()}")
     shutil.copytree(

@@ -234,7 +234,7 @@ def render(*arguments: str) -> None:
     if helm is None:
         pytest.skip("NOT TESTED: there is no helm (name it by HELM, or put it on PATH)")
     command = [helm, "template", "shown", str(CHART), "--kube-version", KUBE_VERSION, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
 
 

@@ -73,7 +73,7 @@ def test_a_file_is_asked_as_it_runs_by_itself(tmp_path: Path, monkeypatch: pytes
 
 
 def test_memory_is_the_peak_of_every_process_and_not_its_last_state(tmp_path: Path) -> None:
-    child = "import time; time.sleep(1.0)"
+    child = "import time; time.sleep(3.0)"  # looked at every 50 ms
     code = (
         f"import subprocess, sys; x = bytearray(80_000_000); del x; subprocess.run([sys.executable, '-c', {child!r}])"
     )

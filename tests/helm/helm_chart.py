@@ -164,7 +164,7 @@ def _rendered(command: tuple[str, ...], given: str) -> Rendered:
 
 
 def _run(command: tuple[str, ...], given: str) -> str:
-    ended = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=240)
     if ended.returncode != 0:
         raise HelmError(ended.stderr + ended.stdout)
     return ended.stdout

@@ -34,7 +34,7 @@ def test_commands_are_shell(chart: Chart, tmp_path: Path) -> None:
         pytest.skip("there is no sh")
     notes = chart.notes(tmp_path)
     for command in [*_commands(notes), _here_document(notes)]:
-        checked = subprocess.run([shell, "-n"], input=command, capture_output=True, text=True, check=False, timeout=10)
+        checked = subprocess.run([shell, "-n"], input=command, capture_output=True, text=True, check=False, timeout=60)
         assert checked.returncode == 0, (command, checked.stderr)
 
 

@@ -24,10 +24,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same order of events in a tenth of the time."""
     for name, seconds in (("EVERY_S", 0.3), ("SOONEST_S", 0.05), ("AFTER_FAULT_S", 0.1)):
         monkeypatch.setattr(annotations, name, seconds)
+    monkeypatch.setattr(annotations, "LAST_S", 30.0)
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -50,7 +51,7 @@ def test_a_run_is_seen_on_its_job(cluster: Cluster) -> None:
     told = [body["metadata"]["annotations"] for _, _, body in cluster.patches]
     assert all(set(body) == {"metadata"} and set(body["metadata"]) == {"annotations"} for _, _, body in cluster.patches)
     assert told[0]["model-analyzer.io/progress"] == "1/3"
-    assert told[0]["model-analyzer.io/eta"] in ("89s", "90s")
+    assert 30 <= int(told[0]["model-analyzer.io/eta"].removesuffix("s")) <= 90
     running = next(one for one in told if one["model-analyzer.io/phase"])
     assert running["model-analyzer.io/phase"] == ("m_config_default batch 4 concurrency 8: 1,234 infer/s, p99 5.68 ms")
     last = told[-1]
@@ -76,11 +77,11 @@ def test_figures_that_change_all_the_time_are_told_now_and_then() -> None:
     progress = JobAnnotations(told.append, outlook(90.0), print)
     began = time.monotonic()
     progress.begin(1, 0)
-    while time.monotonic() - began < 1.0:
+    while len(told) < 4:
         progress.live(phase(), LIVE)
         time.sleep(0.005)
-    elapsed = time.monotonic() - began
-    assert 2 <= len(told) <= 2 + elapsed / annotations.EVERY_S
+        assert time.monotonic() - began < 60
+    assert len(told) <= 2 + (time.monotonic() - began) / annotations.EVERY_S
     progress.end()
 
 
@@ -90,7 +91,7 @@ def test_an_api_that_is_slow_holds_up_neither_the_run_nor_its_end(monkeypatch: p
 
     def hang(_: Mapping[str, str]) -> None:
         entered.set()
-        release.wait(30)
+        release.wait(60)
 
     progress = JobAnnotations(hang, outlook(90.0), print)
     progress.begin(100, 0)
@@ -100,7 +101,7 @@ def test_an_api_that_is_slow_holds_up_neither_the_run_nor_its_end(monkeypatch: p
         progress.live(phase(), LIVE)
         progress.finished(measured(phase(batch=1 + number)) if number == 0 else failed(phase(), "x"))
     progress.end()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     release.set()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,9 @@ H100_0 = "GPU-c4529c8d-69c4-b61d-e0bc-7b2460096005"
 def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
     """An API server that has no pods yet, and a kubeconfig that leads to it."""
     state = Pods()
+    # Servers in this process share its CPU with the client, and with whatever else runs here.
+    monkeypatch.setattr(prometheus, "READ_S", 60.0)
+    monkeypatch.setattr(api, "READ_S", 60.0)
     with listening(lambda path: state.answer(path)) as port:
         state.url = f"http://127.0.0.1:{port}"
         write_kubeconfig(tmp_path / "kubeconfig", state.url)
@@ -64,7 +66,7 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "ec_paramgen_curve:P-256",
     ]
     command += ["-nodes", "-keyout", str(key), "-out", str(pem), "-days", "2", "-subj", "/CN=server"]
-    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], capture_output=True, check=True, timeout=30)
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], capture_output=True, check=True, timeout=240)
     return pem, key
 
 
@@ -224,9 +226,8 @@ def test_an_api_server_that_is_slow_is_given_up_once_for_all_namespaces(
 ) -> None:
     monkeypatch.setattr(api, "READ_S", 0.2)
     pods.delay_s = 2.0
-    before = time.monotonic()
     assert "kubernetes API: no answer in time" in why("one", "two", "three", "four")
-    assert time.monotonic() - before < 2.0
+    assert len(pods.asked) == 1, pods.asked
 
 
 def test_a_certificate_that_is_not_trusted(

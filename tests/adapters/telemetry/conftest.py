@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from telemetry_pages import Replay
 
+from model_analyzer.adapters.telemetry import prometheus
+
 
 @pytest.fixture
-def replay() -> Iterator[Replay]:
+def replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
     state = Replay()
+    # A server in this process shares its CPU with the client, and with whatever else runs here.
+    monkeypatch.setattr(prometheus, "CONNECT_S", 30.0)
+    monkeypatch.setattr(prometheus, "READ_S", 60.0)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -23,7 +27,9 @@ def replay() -> Iterator[Replay]:
         def do_GET(self) -> None:
             state.requests += 1
             state.connections.add(self.client_address)
-            time.sleep(state.delay_s)
+            if state.delay_s and state.over.wait(state.delay_s):
+                self.close_connection = True
+                return
             self.send_response(state.status)
             length = len(state.body) if state.announce is None else state.announce
             self.send_header("Content-Length", str(length))
@@ -34,7 +40,7 @@ def replay() -> Iterator[Replay]:
             try:
                 for piece in pieces:
                     self.wfile.write(piece)
-                    time.sleep(state.drip_s)
+                    state.over.wait(state.drip_s)
             except OSError:  # the client has had enough
                 self.close_connection = True
 
@@ -46,6 +52,7 @@ def replay() -> Iterator[Replay]:
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/metrics"
     yield state
+    state.over.set()
     server.shutdown()
     thread.join()
     server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Replay:
     announce: int | None = None  # Content-Length, where it is not the body's
     connections: set[object] = field(default_factory=set)
     requests: int = 0
+    # No test waits for a server that is slow on purpose.
+    over: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, text: str) -> None:
         self.body = text.encode()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -32,7 +33,7 @@ def child(code: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.stdin.close()  # the code reads its end, and so do its own children
         process.stdout.close()
-        process.wait(10)
+        process.wait(60)
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
@@ -106,13 +107,18 @@ def test_cpu_of_a_busy_server_is_a_core() -> None:
     busy += "threading.Thread(target=lambda: sys.stdin.read() or __import__('os')._exit(0)).start()\nwhile True: pass"
     with child(busy) as process:
         sampler = HostSampler([process.pid])
+        readings = [_reading(process.pid)]
         assert CPU not in sampler.sample().values, "no rate from one reading"
-        began = time.monotonic()
-        used = _cpu_s(process.pid)
+        readings.append(_reading(process.pid))
         time.sleep(0.5)
+        readings.append(_reading(process.pid))
         rate = sampler.sample().values[CPU]
-        expected = (_cpu_s(process.pid) - used) / (time.monotonic() - began)
-    assert rate == pytest.approx(expected, abs=0.2)
+        readings.append(_reading(process.pid))
+    # Between what was used within and around the two readings of the sampler, whatever came in between.
+    before, began, ended, after = readings
+    assert (ended.cpu_s - began.cpu_s) / (after.at_s - before.at_s) <= rate * 1.000001
+    assert rate <= (after.cpu_s - before.cpu_s) / (ended.at_s - began.at_s) * 1.000001
+    assert rate > 0
 
 
 def test_cpu_of_an_idle_server_is_nothing() -> None:
@@ -182,11 +188,14 @@ def test_a_process_that_ends_does_not_lower_the_rate(monkeypatch: pytest.MonkeyP
     trees = [{1: 5.0, 2: 1.0}, {2: 1.1}]
     monkeypatch.setattr(HostSampler, "_tree", lambda _: [Reported(pid, used) for pid, used in trees.pop(0).items()])
     sampler = HostSampler([1])
+    around = time.monotonic()
     sampler.sample()
-    before = time.monotonic()
+    within = time.monotonic()
     time.sleep(0.15)
+    within = time.monotonic() - within
     rate = sampler.sample().values[CPU]
-    assert rate == pytest.approx(0.1 / (time.monotonic() - before), rel=0.2)
+    assert 0.1 / (time.monotonic() - around) <= rate * 1.000001
+    assert rate <= 0.1 / within * 1.000001
 
 
 class Reported:
@@ -206,6 +215,13 @@ class Reported:
         return SimpleNamespace(uss=0)
 
 
-def _cpu_s(pid: int) -> float:
+class Reading(NamedTuple):
+    """What a process has used by some time."""
+
+    at_s: float
+    cpu_s: float
+
+
+def _reading(pid: int) -> Reading:
     times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    return Reading(time.monotonic(), times.user + times.system)

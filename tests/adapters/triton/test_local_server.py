@@ -64,7 +64,7 @@ def loaded(embedded_server):
 def infer(endpoint: str, model: str, shape=(1, 4)):
     data = {"name": "INPUT", "datatype": "FP32", "shape": shape, "data": [1.0] * shape[-1]}
     body = json.dumps({"inputs": [data]}).encode()
-    with urlopen(Request(f"http://{endpoint}/v2/models/{model}/infer", body), timeout=20) as answer:
+    with urlopen(Request(f"http://{endpoint}/v2/models/{model}/infer", body), timeout=60) as answer:
         return json.load(answer)
 
 
@@ -195,7 +195,7 @@ class TestDeaths:
     def test_stop_leaves_no_process_and_no_shared_memory(self, make_server):
         server = make_server()
         info = server.start(NO_SETTINGS)
-        server.load(variant("slow"))
+        server.load(variant("slow", parameters={"seconds": {"string_value": "100"}}))
         regions = set(Path("/dev/shm").glob("model_analyzer_*"))
         request = Thread(target=infer_in_vain, args=(info.http_endpoint, "slow"), daemon=True)
         request.start()
@@ -203,7 +203,7 @@ class TestDeaths:
         started = time.monotonic()
         server.stop()
         server.stop()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
         assert not Path(f"/proc/{info.pids[0]}").exists()
         assert server.problem() == "the server is not started"
         assert regions - set(Path("/dev/shm").glob("model_analyzer_*"))
@@ -211,14 +211,14 @@ class TestDeaths:
 
 
 def wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(") T " not in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def wait_for_problem(server: LocalServer) -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (problem := server.problem()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)

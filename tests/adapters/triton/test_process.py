@@ -20,7 +20,7 @@ def shell(script: str, output: Path, shm_prefix: str = "model_analyzer_test_none
         return ServerProcess(["/bin/sh", "-c", script], dict(os.environ), stream, shm_prefix)
 
 
-def wait_for(condition, seconds=5.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -54,9 +54,9 @@ def test_a_process_that_runs_has_no_death_and_ends_on_sigterm(tmp_path):
     wait_for(lambda: (tmp_path / "log").read_text() == "ready\n")
     assert process.death() is None
     started = time.monotonic()
-    process.end(10)
+    process.end(100)
     assert process.death() == "was ended by SIGTERM (signal 15)"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 def test_a_process_deaf_to_sigterm_is_killed_with_its_children(tmp_path):
@@ -124,6 +124,7 @@ time.sleep(100)
 def test_nothing_of_ours_is_a_child_of_the_server(tmp_path):
     process = shell("sleep 100; true", tmp_path / "log")
     wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sh\n")
-    children = wait_for(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    assert [Path(f"/proc/{pid}/comm").read_text() for pid in children] == ["sleep\n"]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    # A child is a copy of its parent until it has begun its own program.
+    wait_for(lambda: [Path(f"/proc/{pid}/comm").read_text() for pid in children.read_text().split()] == ["sleep\n"])
     process.end(0)

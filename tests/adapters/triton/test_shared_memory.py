@@ -37,22 +37,26 @@ PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 SHARED = InputSource(shared_memory=SharedMemory())
 # Makes a region of its own and waits to be killed.
 OWNER = """
-import time
-from model_analyzer.adapters.triton.shared_memory import Region
-print(Region(100).name, flush=True)
-time.sleep(60)
+import sys, time
+from model_analyzer.adapters.triton import shared_memory
+shared_memory.prefix = lambda: sys.argv[1]
+print(shared_memory.Region(100).name, flush=True)
+time.sleep(600)
 """
 
 
 def ours() -> set[str]:
-    """Regions in /dev/shm that this process, or one that it started, has made."""
-    return {path.name for path in FOLDER.glob(f"{prefix()}*")}
+    """Regions in /dev/shm that this process has made."""
+    return {path.name for path in FOLDER.glob(f"{prefix()}{os.getpid()}-*")}
 
 
 @pytest.fixture
-def owner() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Another process and its region."""
-    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as process:
+def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process and its region. Both have names of this test: any run beside it cleans up after killed ones, too."""
+    own = f"test{os.getpid()}-{prefix()}"
+    monkeypatch.setattr(shared_memory, "prefix", lambda: own)
+    command = [sys.executable, "-c", OWNER, own]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
         try:
@@ -64,7 +68,7 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
 
 
 # -- regions ---------------------------------------------------------------------------------------
