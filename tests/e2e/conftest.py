@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from e2e_tools import QUICK, Job
+
+from model_analyzer.core.variant import Variant
 
 
 @pytest.fixture
@@ -33,11 +35,13 @@ def make_job(tmp_path: Path, model_repository: Path) -> Callable[..., Job]:
 
 
 @pytest.fixture
-def remote(embedded_server: Any) -> dict[str, str]:
-    """The keys of a job on the session's server, as if it were somebody else's."""
-    return {
+def remote(embedded_server: Any) -> Iterator[dict[str, str]]:
+    """The keys of a job on the session's server, as if it were somebody else's. What a killed run leaves loaded is unloaded."""
+    yield {
         "triton_launch_mode": "remote",
         "triton_http_endpoint": embedded_server.info.http_endpoint,
         "triton_grpc_endpoint": embedded_server.info.grpc_endpoint,
         "triton_metrics_url": embedded_server.info.metrics_url,
     }
+    for name in embedded_server.server.loaded_models():
+        embedded_server.server.unload(Variant(name, f"{name}_config_default"))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Short phases: these tests are about what happens, not about figures.
 QUICK = {"min_seconds": 0.2, "max_seconds": 0.4, "slice_seconds": 0.2, "duration_seconds": 0.3, "stop_rule": "fixed"}
+# How long a test waits for what is to come: short of what pytest gives it.
+PATIENCE_S = 240.0
 COMMAND = [sys.executable, "-m", "model_analyzer"]
 
 
@@ -32,7 +34,7 @@ class Job:
             env={**os.environ, **environment},
         )
 
-    def profile(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def profile(self, *arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """`profile`, to its end."""
         return command("profile", "-f", str(self.file), *arguments, timeout=timeout)
 
@@ -48,7 +50,7 @@ class Job:
         return [record["data"]["phase"]["id"] for record in records if record["kind"] == "measurement"]
 
 
-def command(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Any command line."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 

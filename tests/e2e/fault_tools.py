@@ -40,7 +40,7 @@ def remote_keys(info: Any) -> dict[str, str]:
     }
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, every_s: float = 0.02) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 120.0, every_s: float = 0.02) -> Any:
     """The first true value of `condition`; fails the test where none comes."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -94,7 +94,13 @@ def _shm_of_others(mark: str) -> tuple[str, ...]:
     return tuple(prefixes)
 
 
-def assert_nothing_left(mark: str, before: set[str], timeout_s: float = 6.0) -> None:
+def catches(process: psutil.Process, signum: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signum - 1) & 1)
+
+
+def assert_nothing_left(mark: str, before: set[str], timeout_s: float = 30.0) -> None:
     """Fail where a process or a shared memory file of the run outlives it; the guard needs a moment after a kill."""
     deadline = time.monotonic() + timeout_s
     while (left := leftovers(mark, before)) and time.monotonic() < deadline:
@@ -117,15 +123,15 @@ class Started:
         """All of it so far."""
         return "".join(self.lines)
 
-    def wait_for_line(self, text: str, timeout_s: float = 30.0) -> None:
+    def wait_for_line(self, text: str, timeout_s: float = 120.0) -> None:
         """Until stderr has `text`; fails the test where the run ends without it."""
         wait_for(lambda: text in self.stderr or self.process.poll() is not None, timeout_s)
         assert text in self.stderr, self.stderr
 
-    def end(self, timeout_s: float = 60.0) -> int:
+    def end(self, timeout_s: float = 120.0) -> int:
         """Its exit code; all of stderr is read then."""
         code = self.process.wait(timeout_s)
-        self.reader.join(10)
+        self.reader.join(60)
         return code
 
     def kill(self) -> None:
@@ -160,4 +166,4 @@ def started(job: Job, *arguments: str, before: Sequence[str] = ()) -> Iterator[S
         run.kill()
         for orphan in marked(mark):
             with suppress(psutil.Error):
-                orphan.wait(10)
+                orphan.wait(30)

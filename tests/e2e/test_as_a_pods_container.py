@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import Job
+from e2e_tools import PATIENCE_S, Job
 from fault_tools import wait_for
 
 pytestmark = pytest.mark.triton
@@ -23,7 +23,7 @@ def test_what_a_pod_tells_of_its_run(make_job: Callable[..., Job], remote: dict[
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    job = make_job(["add_sub", "fails_to_load"], min_seconds=3, max_seconds=3, slice_seconds=1, **remote)
+    job = make_job(["add_sub", "fails_to_load"], min_seconds=5, max_seconds=5, slice_seconds=1, **remote)
     flags = ["--log-format", "json", "--metrics-port", str(port), "--annotate-job", "demo"]
     environment = {"TERMINATION_LOG": str(message), "KUBECONFIG": "/nonexistent", "KUBERNETES_SERVICE_HOST": ""}
     process = job.start(*flags, **{**os.environ, **environment})
@@ -36,8 +36,8 @@ def test_what_a_pod_tells_of_its_run(make_job: Callable[..., Job], remote: dict[
             return None
         return text if "model_analyzer_throughput_infer_per_second" in text else None
 
-    page = wait_for(running, timeout_s=60)
-    out, err = process.communicate(timeout=120)
+    page = wait_for(running)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert "model_analyzer_phases 2.0" in page
     assert 'phase="add_sub_config_default batch 1 concurrency 1"' in page
     records = [json.loads(line) for line in err.splitlines()]

@@ -206,7 +206,7 @@ def test_the_cpu_triton_serves_the_demo_s_models(standalone: Standalone, engine:
     )  # fmt: skip
     try:
         server.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         loaded = [f"successfully loaded '{model}'" for model in ("add_sub", "magika")]
         while not all(words in server.logs().decode() for words in loaded):
             server.reload()

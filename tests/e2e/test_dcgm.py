@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from e2e_tools import Job
+from e2e_tools import PATIENCE_S, Job
 
 pytestmark = pytest.mark.triton
 
@@ -28,11 +28,13 @@ GPU_COLUMNS = (
     "Max GPU Utilization (%)", "Max GPU Memory (MB)", "GPU Temperature (C)", "GPU SM Clock (MHz)", "GPU Energy (J)",
     "GPU Samples", "GPU Refresh (s)",
 )  # fmt: skip
-# Slices hold several refreshes of the exporter and several scrapes of each.
+# Slices hold several refreshes of the exporter and several scrapes of each. They are so long that half a second in which
+# neither runs puts a rate off by less than the tests ask for, and go on until they have seen some.
 SLICES = {
-    "min_seconds": 1.0,
-    "max_seconds": 1.0,
-    "slice_seconds": 1.0,
+    "min_seconds": 2.0,
+    "max_seconds": 2.0,
+    "slice_seconds": 2.0,
+    "min_gpu_samples": 4,
     "monitoring_interval": 0.05,
     "duration_seconds": 1.0,
 }
@@ -95,14 +97,16 @@ def test_gpu_columns_come_from_the_exporter(make_job: Callable[..., Job], remote
     assert float(gpu["Max GPU Memory (MB)"]) in (round(5000 * 1.048576, 1), round(5001 * 1.048576, 1))
     assert float(gpu["GPU Power Usage (W)"]) == WATTS
     assert (gpu["GPU Temperature (C)"], gpu["GPU SM Clock (MHz)"]) == ("74", "660")
-    assert 2 <= int(gpu["GPU Samples"]) <= 6, "refreshes, not scrapes: of those there were about 20"
-    assert float(gpu["GPU Refresh (s)"]) == pytest.approx(REFRESH_S, rel=0.5)
-
     (row,) = job.rows()
+    refreshes = float(row["Measured (s)"]) / REFRESH_S
+    assert 4 <= int(gpu["GPU Samples"]) <= refreshes + 2, (
+        "refreshes, not scrapes: of those there were four times as many"
+    )
+    assert REFRESH_S / 2 <= float(gpu["GPU Refresh (s)"]) <= 10 * REFRESH_S
     assert all(float(row[column]) > 0 for column in SEED)
     # Watts are joules an inference x inferences a second.
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
-    assert watts == pytest.approx(WATTS, rel=0.2)
+    assert watts == pytest.approx(WATTS, rel=0.4)
     assert "average power" not in row["Notes"], "the energy is the counter's"
     assert "Energy per Inference Interval (+-J): no interval: 1 slices" in row["Notes"]
 
@@ -136,8 +140,8 @@ def test_two_exporters_have_their_gpus_side_by_side_and_a_dead_third_is_told(
     assert all(row[column] for row in rows.values() for column in GPU_COLUMNS)
     (row,) = job.rows()
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
-    apart = float(row["Energy per Inference Interval (+-J)"]) * float(row["Throughput (infer/sec)"])
-    assert abs(watts - 2 * WATTS) <= apart
+    # One GPU alone, or one of them twice, would be half as much, or half as much again.
+    assert watts == pytest.approx(2 * WATTS, rel=0.4)
     assert f"dcgm: {DEAD}: connection refused" in row["Notes"]
 
 
@@ -156,7 +160,7 @@ def test_one_of_eight_gpus_is_chosen_by_the_pod_we_are(make_job: Callable[..., J
         job = make_job(["add_sub"], dcgm_exporter_url=url, **remote)
         pod = {"POD_NAME": "vllm-agg-0-vllmdecodeworker-s65j5", "POD_NAMESPACE": "dynamo-workload"}
         started = job.start(**pod)
-        _, said = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=PATIENCE_S)
     assert started.returncode == 0, said
     (gpu,) = job.rows("metrics-model-gpu.csv")
     assert gpu["GPU UUID"] == "GPU-c4529c8d-69c4-b61d-e0bc-7b2460096005"
@@ -164,5 +168,5 @@ def test_one_of_eight_gpus_is_chosen_by_the_pod_we_are(make_job: Callable[..., J
 
 
 def _gpus_of_triton(metrics_url: str) -> str:
-    with urllib.request.urlopen(metrics_url, timeout=10) as page:
+    with urllib.request.urlopen(metrics_url, timeout=60) as page:
         return "".join(line for line in page.read().decode().splitlines() if line.startswith("nv_gpu_"))

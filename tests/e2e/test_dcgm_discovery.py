@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e_tools import Job
+from e2e_tools import PATIENCE_S, Job
 
 from tests.adapters.kubernetes.node_api import (
     NODE,
@@ -36,7 +36,7 @@ def pods(tmp_path: Path) -> Iterator[Pods]:
 def run(job: Job, folder: Path) -> str:
     """What it said. The environment is that of a pod."""
     started = job.start(NODE_NAME=NODE, KUBECONFIG=str(folder / "kubeconfig"), **OURS)
-    _, said = started.communicate(timeout=90)
+    _, said = started.communicate(timeout=PATIENCE_S)
     assert started.returncode == 0, said
     return str(said)
 
@@ -53,7 +53,7 @@ def test_the_nodes_exporter_is_found_and_only_our_pods_gpu_counts(
     assert (gpu["GPU UUID"], gpu["GPU Source"]) == (H100_0, "dcgm")
     shown = [column for column in GPU_COLUMNS if gpu[column]]
     assert {"GPU Utilization (%)", "Max Memory Utilization (%)", "GPU Samples"} <= set(shown)
-    assert float(gpu["GPU Refresh (s)"]) == pytest.approx(REFRESH_S, rel=0.5)
+    assert REFRESH_S / 2 <= float(gpu["GPU Refresh (s)"]) <= 10 * REFRESH_S
     (server,) = job.rows("metrics-server-only.csv")
     assert server["GPU UUID"] == H100_0
 

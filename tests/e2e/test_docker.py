@@ -77,9 +77,9 @@ def await_line(process: subprocess.Popen[str], words: str) -> None:
 def await_slice(job: Job) -> None:
     """Wait until a piece of a phase is measured."""
     store = job.export_path / "measurements.jsonl"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (store.exists() and re.search(rb'"kind": ?"slice"', store.read_bytes())):
-        assert time.monotonic() < deadline, "no slice in 30 s"
+        assert time.monotonic() < deadline, "no slice in 120 s"
         time.sleep(0.1)
 
 
@@ -105,7 +105,7 @@ def test_an_interrupted_run_removes_its_container(docker_job: Callable[..., Job]
         await_slice(job)
         assert len(containers(engine, job.export_path)) == 1
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(120)
     assert process.returncode == 130
     assert containers(engine, job.export_path) == []
 
@@ -113,11 +113,11 @@ def test_an_interrupted_run_removes_its_container(docker_job: Callable[..., Job]
 def test_an_interruption_while_the_container_starts_leaves_none(docker_job: Callable[..., Job], engine: Engine) -> None:
     job = docker_job(["add_sub"], **LONG)
     with ending(job.start()) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (job.export_path.exists() and containers(engine, job.export_path)):
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
     assert process.returncode == 143
     assert containers(engine, job.export_path) == []
 
@@ -159,18 +159,18 @@ def test_on_the_hosts_network(docker_job: Callable[..., Job]) -> None:
 def test_an_image_that_does_not_exist_ends_with_code_3(docker_job: Callable[..., Job]) -> None:
     with registry([layer("a", b"a")]) as name:
         absent = name.replace("test-py3", "99.99-py3")
-        done = docker_job(["add_sub"], triton_docker_image=absent).profile(timeout=30)
+        done = docker_job(["add_sub"], triton_docker_image=absent).profile()
     assert done.returncode == 3
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith(f"error: {absent}: cannot be pulled: ")
 
 
 def test_a_pull_can_be_interrupted(docker_job: Callable[..., Job]) -> None:
-    with registry([layer("a", bytes(30_000_000))], bytes_per_second=1_000_000) as name:
+    with registry([layer("a", bytes(30_000_000))], bytes_per_second=100_000) as name:
         with ending(docker_job(["add_sub"], triton_docker_image=name).start()) as process:
             await_line(process, f"pulling {name}")
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=10)
+            process.communicate(timeout=120)
     assert process.returncode == 130
 
 
@@ -178,7 +178,7 @@ def test_an_engine_that_does_not_run_ends_with_code_3(
     docker_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
-    done = docker_job(["add_sub"]).profile(timeout=30)
+    done = docker_job(["add_sub"]).profile()
     assert done.returncode == 3
     assert f"error: docker: no Docker engine answers at unix://{tmp_path}/docker.sock" in done.stderr
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e_tools import COMMAND, Job, command
+from e2e_tools import COMMAND, PATIENCE_S, Job, command
 from fault_tools import Started, started, wait_for
 
 pytestmark = pytest.mark.triton
@@ -35,7 +35,7 @@ def _on_a_mount(job: Job, options: str) -> subprocess.CompletedProcess[str]:
     if unshare is None:
         pytest.skip("no unshare(1) to mount a file system with")
     done = subprocess.run(
-        [unshare, "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [unshare, "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     if done.returncode == 99 or "unshare failed" in done.stderr:
         pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
@@ -81,7 +81,7 @@ def test_renamed_in_mid_run(make_job: Callable[..., Job], remote: dict[str, str]
 
 
 def test_removed_in_mid_run(make_job: Callable[..., Job], remote: dict[str, str]) -> None:
-    job = make_job(["add_sub"], duration_seconds=2, **remote)
+    job = make_job(["add_sub"], duration_seconds=4, **remote)
     with started(job) as run:
         run.wait_for_line("server-only baseline")
         shutil.rmtree(job.export_path)

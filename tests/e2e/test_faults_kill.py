@@ -18,7 +18,8 @@ import pytest
 from e2e_tools import Job, read_csv
 from fault_tools import assert_nothing_left, started, wait_for
 
-pytestmark = pytest.mark.triton
+# Each kill is a start and an end of the whole command, and a server's, too.
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(900)]
 
 SEED = int(os.environ.get("FAULT_SEED", "20"))
 TABLES = ("metrics-model-inference.csv", "metrics-model-gpu.csv", "metrics-server-only.csv")
@@ -118,7 +119,8 @@ def test_overrides_left_by_a_killed_run_are_not_taken_for_the_models_own_config(
     make_job: Callable[..., Job], remote: dict[str, str], embedded_server: Any
 ) -> None:
     models = {"add_sub": {"model_config_parameters": {"max_batch_size": 16}}}
-    with started(make_job(models, **remote)) as run:
+    # Long enough to be seen while it is served.
+    with started(make_job(models, min_seconds=3, max_seconds=3, **remote)) as run:
         run.wait_for_line("loading add_sub_config_0")
         wait_for(lambda: _served_max_batch_size(remote["triton_http_endpoint"]) == 16)
         run.kill()
@@ -137,7 +139,7 @@ def test_overrides_left_by_a_killed_run_are_not_taken_for_the_models_own_config(
 
 def _served_max_batch_size(endpoint: str) -> int | None:
     try:
-        with urllib.request.urlopen(f"http://{endpoint}/v2/models/add_sub/config", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{endpoint}/v2/models/add_sub/config", timeout=60) as answer:
             return int(json.load(answer)["max_batch_size"])
     except urllib.error.HTTPError:  # not loaded just now
         return None

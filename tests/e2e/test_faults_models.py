@@ -78,12 +78,13 @@ def test_a_failed_phase_is_measured_again_and_a_skipped_one_is_not(
     assert [row["Status"] for row in job.rows()] == ["failed", "skipped"]
 
 
+@pytest.mark.timeout(900)
 def test_models_that_take_the_server_down_fail_alone(make_job: Callable[..., Job]) -> None:
     """At load, with a request, and by a stub whose death Triton cannot clean up; our own server is started again."""
     crashing = ("crash_at_load", "crash", "stub_dies")
     # The fixed rule stops the healthy model at min_seconds; Triton needs seconds to see that a stub is dead.
     job = make_job({**{name: {} for name in crashing}, "add_sub": {}}, max_seconds=10)
-    done = job.profile()
+    done = job.profile(timeout=800)
     assert done.returncode == PHASES_FAILED, done.stderr
     rows = {row["Model"]: row for row in job.rows()}
     assert {name: row["Status"] for name, row in rows.items()} == {**dict.fromkeys(crashing, "failed"), "add_sub": "ok"}

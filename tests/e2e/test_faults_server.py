@@ -20,8 +20,8 @@ from model_analyzer.core.variant import ServerInfo, ServerSettings
 
 pytestmark = pytest.mark.triton
 
-# Long enough to be hit in mid-phase, in several slices.
-PHASES: dict[str, Any] = {"concurrency": [1, 2, 3], "min_seconds": 0.6, "max_seconds": 0.6}
+# Long enough to be hit in mid-phase, in several slices, by a test that has to wait for a CPU.
+PHASES: dict[str, Any] = {"concurrency": [1, 2, 3], "min_seconds": 1.2, "max_seconds": 1.2}
 
 
 class Somebodys:
@@ -78,7 +78,7 @@ def test_a_server_of_our_own_is_started_again(make_job: Callable[..., Job]) -> N
 
 
 def test_a_server_that_dies_with_no_model_loaded_costs_no_row(make_job: Callable[..., Job]) -> None:
-    job = make_job(["add_sub"], duration_seconds=1)
+    job = make_job(["add_sub"], duration_seconds=3)
     with started(job) as run:
         run.wait_for_line("server-only baseline")
         (server,) = [p for p in running(run.mark, "--model-control-mode") if p.name() == "tritonserver"]
@@ -91,7 +91,7 @@ def test_a_server_that_dies_with_no_model_loaded_costs_no_row(make_job: Callable
 
 
 def test_a_remote_server_that_comes_back_is_waited_for(make_job: Callable[..., Job], somebodys: Somebodys) -> None:
-    job = make_job(["add_sub"], **PHASES, **remote_keys(somebodys.info), client_max_retries=40)
+    job = make_job(["add_sub"], **PHASES, **remote_keys(somebodys.info), client_max_retries=120)
     with started(job) as run:
         wait_for(_first_slice(job))
         somebodys.signal(signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_a_remote_server_that_stays_away_ends_the_run_with_code_3(
     make_job: Callable[..., Job], somebodys: Somebodys
 ) -> None:
     models = {"add_sub": {}, "no_batching": {"parameters": {"concurrency": [1, 2]}}}
-    job = make_job(models, **remote_keys(somebodys.info), client_max_retries=2, min_seconds=1, max_seconds=1)
+    job = make_job(models, **remote_keys(somebodys.info), client_max_retries=2, min_seconds=3, max_seconds=3)
     with started(job) as run:
         run.wait_for_line("loading no_batching")
         wait_for(lambda: "no_batching" in somebodys.models())
@@ -123,7 +123,7 @@ def test_a_remote_server_that_stays_away_ends_the_run_with_code_3(
 def test_a_run_on_a_remote_server_that_hangs_can_be_interrupted(
     make_job: Callable[..., Job], somebodys: Somebodys
 ) -> None:
-    job = make_job(["add_sub"], **remote_keys(somebodys.info), min_seconds=30, max_seconds=30, slice_seconds=10)
+    job = make_job(["add_sub"], **remote_keys(somebodys.info), min_seconds=90, max_seconds=90, slice_seconds=90)
     with started(job) as run:
         wait_for(lambda: running(run.mark, "model_analyzer.loadgen"))
         time.sleep(1)
@@ -133,7 +133,8 @@ def test_a_run_on_a_remote_server_that_hangs_can_be_interrupted(
             began = time.monotonic()
             run.process.send_signal(signal.SIGTERM)
             assert run.end() == 143, run.stderr
-            assert time.monotonic() - began < 8  # asked for: 5, on a machine of one's own
+            # Asked for: 5, on a machine of one's own. Without, it would wait for the slice, and then for the server.
+            assert time.monotonic() - began < 25
         finally:
             somebodys.signal(signal.SIGCONT)
         assert_nothing_left(run.mark, run.shm_before)
@@ -143,13 +144,13 @@ def test_an_interrupted_load_is_undone_as_soon_as_it_is_done(
     make_job: Callable[..., Job], somebodys: Somebodys
 ) -> None:
     job = make_job(["slow_to_load"], **remote_keys(somebodys.info))
+    log = Path(str(somebodys._server._log.path))
     with started(job) as run:
         run.wait_for_line("loading slow_to_load")
         time.sleep(1)
-        began = time.monotonic()
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 130, run.stderr
-        assert time.monotonic() - began < 8
-    log = Path(str(somebodys._server._log.path))
+        before = log.read_text()
+    assert "successfully loaded 'slow_to_load'" not in before, "it waited for the load, which takes 12 s"
     wait_for(lambda: "successfully unloaded 'slow_to_load'" in log.read_text())
     assert somebodys.models() == []

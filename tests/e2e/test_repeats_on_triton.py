@@ -23,7 +23,8 @@ def slices(job: Job) -> list[tuple[str, int, int]]:
 def test_a_run_killed_in_its_second_repeat_goes_on_there_and_more_repeats_measure_only_these(
     make_job: Callable[..., Job],
 ) -> None:
-    job = make_job(["add_sub"], concurrency=[1, 2], repeats=2)
+    # Long enough to be killed in mid-repeat by a test that has to wait for a CPU.
+    job = make_job(["add_sub"], concurrency=[1, 2], repeats=2, min_seconds=0.8, max_seconds=0.8)
     with started(job) as run:
         wait_for(lambda: any(repeat == 1 for _, repeat, _ in slices(job)), 120)
         run.kill()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import Job, command, read_csv
+from e2e_tools import PATIENCE_S, Job, command, read_csv
 
 pytestmark = pytest.mark.triton
 
@@ -60,7 +60,7 @@ def test_shards_on_one_gpu_take_turns_and_merge_into_the_rows_of_a_single_run(ma
     with node("l4_gpu-operator_full.prom") as (url, _):
         job = make_job(**TWO_MODELS, dcgm_exporter_url=[url], gpu_prices={"L4": 0.72}, shards=2)
         runs = [job.start(JOB_COMPLETION_INDEX=str(index)) for index in (0, 1)]
-        ended = [run.communicate(timeout=120) for run in runs]
+        ended = [run.communicate(timeout=PATIENCE_S) for run in runs]
         assert [run.returncode for run in runs] == [0, 0], ended
         single = make_job(**TWO_MODELS, name="single", dcgm_exporter_url=[url])
         assert single.profile().returncode == 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from e2e_tools import COMMAND, Job
+from e2e_tools import COMMAND, PATIENCE_S, Job
 from fault_tools import started, wait_for
 
 from model_analyzer.adapters.triton.shared_memory import FOLDER, prefix
@@ -74,7 +74,7 @@ def test_an_interrupted_run_leaves_nothing(make_job: Callable[..., Job], remote:
         os.kill(run.process.pid, signal.SIGTERM)
         assert run.end() == 143, run.stderr
         assert regions(run.process.pid) == set()
-        wait_for(lambda: not known(remote, run.process.pid), timeout_s=1)
+        wait_for(lambda: not known(remote, run.process.pid))
 
 
 @pytest.mark.parametrize("mode", ["embedded", "remote"])
@@ -103,7 +103,7 @@ def test_a_server_with_another_dev_shm_is_a_failed_row_that_says_so(
     job = make_job(["add_sub"], batch_sizes=[1, 2], **SHARED, **remote)
     mounted = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
     command = [*apart, "sh", "-c", mounted, "sh", *COMMAND, "profile", "-f", str(job.file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 4, done.stderr
     for row in job.rows():
         assert row["Status"] == "failed"

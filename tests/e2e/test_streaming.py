@@ -151,10 +151,11 @@ def test_a_job_has_the_columns_of_streams(
     stream, plain = rows["token_stream"], rows["add_sub"]
     assert float(stream["Responses per Request"]) == TOKENS
     assert float(stream["p99 Time To First Token (ms)"]) >= DELAY_MS
-    assert float(stream["Avg Inter Token Latency (ms)"]) >= 0.8 * DELAY_MS
+    # What piled up before the slice, while nobody read, comes at once within it.
+    assert float(stream["Avg Inter Token Latency (ms)"]) >= 0.5 * DELAY_MS
     assert float(stream["p99 Latency (ms)"]) >= TOKENS * DELAY_MS
-    # Two streams, each of a response every DELAY_MS at most.
-    assert 0 < float(stream["Output Token Throughput (infer/sec)"]) <= 2 * 1000 / DELAY_MS * 1.1
+    # Two streams, each of a response every DELAY_MS at most; and as many as may have piled up.
+    assert 0 < float(stream["Output Token Throughput (infer/sec)"]) <= 2 * 1000 / DELAY_MS * 2
     assert 0 < float(stream["Output Token Throughput per Request (tokens/sec)"]) <= 1000 / DELAY_MS
     assert float(stream["Output Token Throughput Interval (+-infer/sec)"]) > 0
     # Of the few first responses of so short a time.

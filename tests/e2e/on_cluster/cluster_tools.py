@@ -71,7 +71,7 @@ class Cluster:
         return {**self.environment, "PATH": path}
 
     def run(
-        self, *command: str, timeout: float = 120, check: bool = True, given: str | None = None
+        self, *command: str, timeout: float = 300, check: bool = True, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A command as a user types it; its whole output in the failure."""
         done = subprocess.run(
@@ -139,15 +139,15 @@ class Namespace:
         """`helm uninstall`."""
         self.cluster.run("helm", "uninstall", release, "-n", self.name, "--wait")
 
-    def finished(self, release: str, timeout: float = 120) -> str:
+    def finished(self, release: str, timeout: float = 300) -> str:
         """Wait for the Job's end; "Complete" or "Failed"."""
         return wait_for(lambda: end_of(self.job_of(release)), f"the Job of {release} to end", timeout, self.explain)
 
-    def completes(self, release: str, timeout: float = 120) -> None:
+    def completes(self, release: str, timeout: float = 300) -> None:
         """Wait for the Job's end, which is a good one."""
         assert self.finished(release, timeout) == "Complete", self.explain()
 
-    def fails(self, release: str, timeout: float = 120) -> None:
+    def fails(self, release: str, timeout: float = 300) -> None:
         """Wait for the Job's end, which is a bad one."""
         assert self.finished(release, timeout) == "Failed", self.explain()
 
@@ -198,7 +198,7 @@ def end_of(job: Any) -> str | None:
 
 
 def wait_for(
-    found: Callable[[], Any], what: str, timeout: float = 60, explain: Callable[[], str] = str, every: float = 0.5
+    found: Callable[[], Any], what: str, timeout: float = 240, explain: Callable[[], str] = str, every: float = 0.5
 ) -> Any:
     """The first truthy answer."""
     deadline = time.monotonic() + timeout

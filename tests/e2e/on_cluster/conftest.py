@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.kubernetes)
             # Not the fixture: with nothing cached it builds Kubernetes and the images.
-            item.add_marker(pytest.mark.timeout(480, func_only=True))
+            item.add_marker(pytest.mark.timeout(1200, func_only=True))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_the_cpu_example_runs_to_its_tables(make_namespace: Callable[..., Namesp
     namespace = make_namespace(**{"pod-security.kubernetes.io/enforce": "restricted"})
     path = ROOT / "examples" / "kubernetes" / "cpu.yaml"
     namespace.kubectl("apply", "-f", "-", given=with_images(path, namespace.cluster.images))
-    end = wait_for(lambda: end_of(namespace.job_of("cpu")), "the Job to end", 180, namespace.explain)
+    end = wait_for(lambda: end_of(namespace.job_of("cpu")), "the Job to end", 300, namespace.explain)
     assert end == "Complete", namespace.explain()
     results = namespace.results_of("cpu", tmp_path / "results")
     assert results.phases() == [("add_sub", batch, load) for batch in ("1", "4") for load in ("1", "4")]

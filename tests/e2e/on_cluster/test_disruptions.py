@@ -37,7 +37,7 @@ def drain(namespace: Namespace, pod: str) -> None:
     node = namespace.get("pod", pod)["spec"]["nodeName"]
     only = f"--pod-selector=app.kubernetes.io/instance={RELEASE}"
     try:
-        namespace.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", only, "--timeout=90s")
+        namespace.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", only, "--timeout=240s")
     finally:
         namespace.kubectl("uncordon", node)
 
@@ -79,8 +79,7 @@ for process in filter(is_it, pathlib.Path("/proc").glob("[0-9]*")):
     wait_for(
         lambda: namespace.get("pod", "killer")["status"]["phase"] in ("Succeeded", "Failed"),
         "Triton to be killed",
-        60,
-        namespace.explain,
+        explain=namespace.explain,
     )
     assert namespace.kubectl("logs", "killer").split() == ["killed"]
 
@@ -90,7 +89,7 @@ def test_the_next_pod_resumes(disrupt: Callable[[Namespace, str], None], namespa
     namespace.install(RELEASE, job=JOB, backoffLimit=0)
     pod = _in_mid_run(namespace)
     disrupt(namespace, pod["metadata"]["name"])
-    namespace.completes(RELEASE, timeout=180)
+    namespace.completes(RELEASE)
 
     status = namespace.job_of(RELEASE)["status"]
     assert status["succeeded"] == 1
@@ -105,10 +104,11 @@ def test_the_next_pod_resumes(disrupt: Callable[[Namespace, str], None], namespa
 
 
 def test_a_triton_that_is_killed_is_started_again_and_the_sweep_goes_on(namespace: Namespace, tmp_path: Path) -> None:
-    namespace.install(RELEASE, job=JOB, backoffLimit=0)
+    # Longer than the pod that kills takes to start.
+    namespace.install(RELEASE, job={**JOB, "min_seconds": 5, "max_seconds": 5}, backoffLimit=0)
     pod = _in_mid_run(namespace)
     kill_triton(namespace, pod)
-    namespace.completes(RELEASE, timeout=180)
+    namespace.completes(RELEASE)
     (after,) = namespace.pods_of(RELEASE)
     assert after["metadata"]["name"] == pod["metadata"]["name"]
     (triton,) = after["status"]["initContainerStatuses"]
@@ -124,7 +124,7 @@ def _in_mid_run(namespace: Namespace) -> Any:
         log = namespace.kubectl("logs", pods[0]["metadata"]["name"], "-c", "analyzer", check=False) if pods else ""
         return pods and f"[2/{PHASES}]" in log and pods[0]
 
-    return wait_for(begun, "the first variant to be finished", 120, namespace.explain)
+    return wait_for(begun, "the first variant to be finished", explain=namespace.explain)
 
 
 def _is_whole(results: Results) -> None:

@@ -70,7 +70,7 @@ def expose(namespace: Namespace, labels: dict[str, str], page: str, ready: bool 
         states = [status for pod in pods for status in pod["status"].get("containerStatuses", [])]
         return bool(states) and all(state["ready"] if ready else state["started"] for state in states)
 
-    wait_for(runs, "the exporter to run", 60, namespace.explain)
+    wait_for(runs, "the exporter to run", explain=namespace.explain)
 
 
 def _pod(cluster: Cluster, ready: bool, listens: int) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_it_is_found_and_only_the_pods_own_gpu_is_shown(
     assert row["GPU Source"] == "dcgm"
     assert float(row["GPU Power Usage (W)"]) > 0
     assert int(row["GPU Samples"]) >= 3
-    assert 0.5 <= float(row["GPU Refresh (s)"]) <= 5
+    assert 0.5 <= float(row["GPU Refresh (s)"]) <= 10
 
 
 def test_each_way_that_discovery_can_fail_gives_its_reason(
@@ -139,7 +139,7 @@ def test_each_way_that_discovery_can_fail_gives_its_reason(
     namespace.install("forbidden", job=_short(), dcgm={"discovery": "auto"}, rbac={"create": False})
     cases["forbidden"] = (nothing, "may not list pods")
     for release, (_, reason) in cases.items():
-        namespace.completes(release, timeout=240)
+        namespace.completes(release)
         assert reason in namespace.log_of(release), namespace.log_of(release)
         (row,) = namespace.results_of(release, tmp_path / release).rows("metrics-model-gpu.csv")
         assert reason in row["Notes"], row

@@ -22,7 +22,7 @@ def test_a_wrong_spec_fails_the_job_at_once(namespace: Namespace) -> None:
 def test_a_full_claim_ends_with_code_6(namespace: Namespace) -> None:
     many = {**QUICK, "profile_models": ["add_sub"], "batch_sizes": list(range(1, 41))}
     namespace.install("full", job=many, results={"storageClassName": "limited", "size": "96Ki"}, backoffLimit=3)
-    namespace.fails("full", timeout=180)
+    namespace.fails("full")
     ended = _only_ended(namespace, "full")
     assert ended["exitCode"] == 6
     assert "No space left on device" in ended["message"]

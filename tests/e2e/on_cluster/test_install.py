@@ -27,7 +27,7 @@ def test_the_quick_start_in_a_restricted_namespace(make_namespace: Callable[...,
     assert "add_sub" in namespace.log_of("quick")
     _notes_work_as_printed(namespace, notes, tmp_path)
 
-    tested = namespace.cluster.run("helm", "test", "quick", "-n", namespace.name, "--logs", timeout=180)
+    tested = namespace.cluster.run("helm", "test", "quick", "-n", namespace.name, "--logs", timeout=300)
     assert "Succeeded" in tested.stdout
 
     first = namespace.job_of("quick")["metadata"]["name"]
@@ -97,7 +97,7 @@ def test_two_releases_side_by_side_and_a_third_elsewhere(
     here.install("two", job={**QUICK, "profile_models": ["add_sub"], "batch_sizes": [2]})
     there.install("one", job={**QUICK, "profile_models": ["add_sub"], "batch_sizes": [3]})
     for number, (namespace, release) in enumerate(((here, "one"), (here, "two"), (there, "one")), start=1):
-        namespace.completes(release, timeout=180)
+        namespace.completes(release, timeout=300)
         folder = tmp_path / f"{namespace.name}-{release}"
         assert namespace.results_of(release, folder).phases() == [("add_sub", str(number), "1")]
 
@@ -107,9 +107,9 @@ def test_a_release_that_is_upgraded_while_it_runs_starts_over_with_what_is_measu
 ) -> None:
     slow = {**SWEEP, "min_seconds": 2, "max_seconds": 2}
     namespace.install("busy", job=slow)
-    wait_for(lambda: "[1/4]" in _log(namespace), "the first phase", 90, namespace.explain)
+    wait_for(lambda: "[1/4]" in _log(namespace), "the first phase", explain=namespace.explain)
     namespace.upgrade("busy", job={**slow, "batch_sizes": [1, 4, 8]})
-    namespace.completes("busy", timeout=180)
+    namespace.completes("busy", timeout=300)
     assert len(namespace.results_of("busy", tmp_path / "results").rows()) == 6
 
 

@@ -19,7 +19,7 @@ JOB = {**QUICK, "profile_models": VARIANTS}
 
 def test_three_shards_measure_what_one_pod_does(namespace: Namespace, tmp_path: Path) -> None:
     namespace.install("spread", job=JOB, shards=3)
-    namespace.completes("spread", timeout=240)
+    namespace.completes("spread")
     pods = namespace.pods_of("spread")
     assert sorted(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] for pod in pods) == [
         "0",
@@ -31,7 +31,7 @@ def test_three_shards_measure_what_one_pod_does(namespace: Namespace, tmp_path: 
     assert all((part / "metrics-model-inference.csv").exists() for part in parts)
 
     namespace.install("single", job=JOB)
-    namespace.completes("single", timeout=240)
+    namespace.completes("single")
     single = namespace.results_of("single", tmp_path / "single")
     assert _identities(spread.rows()) == _identities(single.rows())
     assert len(single.rows()) == 8
@@ -50,7 +50,7 @@ def _identities(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
 
 def test_a_triton_elsewhere_is_measured_over_its_service(namespace: Namespace, tmp_path: Path) -> None:
     namespace.apply(*triton(namespace.cluster.images))
-    namespace.kubectl("rollout", "status", "deployment/triton", "--timeout=90s")
+    namespace.kubectl("rollout", "status", "deployment/triton", "--timeout=240s")
     # By address: the test cluster has no DNS.
     address = namespace.get("service", "triton")["spec"]["clusterIP"]
     endpoints = {

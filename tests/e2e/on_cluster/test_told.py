@@ -8,14 +8,14 @@ from typing import Any
 
 from cluster_tools import QUICK, Namespace, wait_for
 
-JOB = {**QUICK, "profile_models": ["add_sub"], "batch_sizes": [1, 2, 4], "min_seconds": 3, "max_seconds": 3}
+JOB = {**QUICK, "profile_models": ["add_sub"], "batch_sizes": [1, 2, 4], "min_seconds": 5, "max_seconds": 5}
 
 
 def test_a_run_tells_how_far_it_is(namespace: Namespace) -> None:
     namespace.install("told", job=JOB, annotateJob=True, logFormat="json", metrics={"port": 9100})
-    page = wait_for(lambda: _page(namespace), "the run's own metrics", 60, namespace.explain)
+    page = wait_for(lambda: _page(namespace), "the run's own metrics", explain=namespace.explain)
     assert re.search(r"^model_analyzer_phases 3\.0$", page, re.M), page
-    annotations = wait_for(lambda: _annotations(namespace), "the Job's annotations", 60, namespace.explain)
+    annotations = wait_for(lambda: _annotations(namespace), "the Job's annotations", explain=namespace.explain)
     assert annotations["model-analyzer.io/progress"].endswith("/3")
     namespace.completes("told")
     assert _annotations(namespace)["model-analyzer.io/progress"] == "3/3"
