@@ -11,6 +11,7 @@ import pytest
 
 from model_analyzer.adapters.triton import requests
 from model_analyzer.adapters.triton.requests import DISTINCT, TritonEncoder
+from model_analyzer.adapters.triton.shared_memory import Place, Places
 from model_analyzer.core.load import InputSource, Protocol, RequestSet
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
@@ -155,6 +156,51 @@ def test_what_the_generate_extension_cannot_say_is_an_error(
     source = data_file(tmp_path, {tensor.name: value})
     with pytest.raises(InputError, match=problem):
         TritonEncoder().encode(described(tensor), 1, source, "http", "127.0.0.1:8000", "generate")
+
+
+# -- beside tritonclient -----------------------------------------------------------------------------
+
+
+def parsed(body: bytes, json_size: int) -> tuple[Any, bytes]:
+    """Of the body of an HTTP request: its JSON, and the bytes after it."""
+    return json.loads(body[:json_size]), body[json_size:]
+
+
+def of_tritonclient(model: ModelInfo, values: dict[str, Any], places: Places | None = None) -> tuple[Any, bytes]:
+    """What `parsed` finds in the body that tritonclient.http makes."""
+    import tritonclient.http as client
+
+    inputs, outputs = [], []
+    for info in model.inputs:
+        value = requests._as_sent(info, values[info.name])
+        inputs.append(client.InferInput(info.name, list(value.shape), info.datatype))
+        if places is None:
+            inputs[-1].set_data_from_numpy(value)
+        else:
+            place = places.inputs[info.name]
+            inputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    for name, place in places.outputs.items() if places is not None else ():
+        outputs.append(client.InferRequestedOutput(name))
+        outputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    body, json_size = client.InferenceServerClient.generate_request_body(inputs, outputs=outputs or None)
+    return parsed(body, len(body) if json_size is None else json_size)
+
+
+@pytest.mark.parametrize("datatype", sorted(requests.DTYPES))
+@pytest.mark.parametrize("mode", ["random", "zero"])
+def test_an_http_request_says_what_tritonclients_does(datatype: str, mode: Any) -> None:
+    model = described(TensorInfo("A", datatype, (3, 2)), TensorInfo("B", datatype, (1,)))
+    for values in requests._batches(model, 4, InputSource(mode, string_length=5)):
+        assert parsed(*requests._http_body(model, values, None)) == of_tritonclient(model, values)
+
+
+def test_an_http_request_by_shared_memory_says_what_tritonclients_does() -> None:
+    model = described(TensorInfo("A", "FP32", (3,)), TensorInfo("B", "BYTES", (1,)))
+    values = sent(model, 2, InputSource())
+    inputs = {"A": Place(0, 24), "B": Place(64, 40)}
+    for outputs in ({"OUT": Place(128, 16), "OUT2": Place(192, 8)}, {}):
+        places = Places("region", inputs, outputs)
+        assert parsed(*requests._http_body(model, values, places)) == of_tritonclient(model, values, places)
 
 
 # -- on the real Triton ----------------------------------------------------------------------------
