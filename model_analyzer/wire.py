@@ -17,7 +17,7 @@ from model_analyzer.adapters.clock import SystemClock
 from model_analyzer.adapters.cpus import check_cpus, usable_cpus
 from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.gpu_locks import GpuLocks
-from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several, TerminalProgress
+from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several
 from model_analyzer.adapters.rest import Rest
 from model_analyzer.adapters.resume import elsewhere, take_over
 from model_analyzer.core.ending import ending
@@ -170,7 +170,11 @@ def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
 def build_progress(job: Job, live: bool, outlook: Outlook) -> Progress:
     """All that is told of a run, to all that asked. live: somebody looks at a terminal. Raises SpecError for a taken port."""
     spec = job.spec
-    shown = TerminalProgress(outlook) if live and spec.log_format == "text" else _log(job, outlook)
+    shown = _log(job, outlook)
+    if live and spec.log_format == "text":
+        from model_analyzer.adapters.terminal import TerminalProgress
+
+        shown = TerminalProgress(outlook)
     listeners: list[Progress] = [shown]
     if spec.metrics_port:
         from model_analyzer.adapters.own_metrics import OwnMetrics
@@ -185,7 +189,7 @@ def build_progress(job: Job, live: bool, outlook: Outlook) -> Progress:
     return Several(listeners) if len(listeners) > 1 else shown
 
 
-def _log(job: Job, outlook: Outlook) -> LineProgress | JsonProgress:
+def _log(job: Job, outlook: Outlook) -> Progress:
     return (JsonProgress if job.spec.log_format == "json" else LineProgress)(outlook)
 
 

@@ -54,13 +54,43 @@ def register() -> typer.Typer:
     return app
 
 
-def _command(arguments: list[str]) -> Any:
-    """The application; of a line that names a command, with that one only: typer takes its time to describe each."""
+def _run(arguments: list[str]) -> Any:
+    """The exit code of a command line; None: 0. Raises AnalyzerError, and usage.USAGE_ERROR with all that could be meant."""
+    from model_analyzer.cli import usage
+
+    try:
+        return _main(_command(arguments, lean=True), arguments)
+    except usage.USAGE_ERROR:
+        return _main(_command(arguments), arguments)
+
+
+def _main(command: Any, arguments: list[str]) -> Any:
+    return command.main(arguments, prog_name="model-analyzer", standalone_mode=False)
+
+
+def _command(arguments: list[str], lean: bool = False) -> Any:
+    """The application; of a line that names a command, with that one only: typer takes its time to describe each.
+
+    lean: with the flags only that the line names: typer builds a validator for each, given or not.
+    """
     whole = register()
     named = [each for each in whole.registered_commands if arguments[:1] == [_name(each)]]
-    lean = copy(whole)
-    lean.registered_commands = named or whole.registered_commands
-    return typer.main.get_command(lean)
+    narrow = copy(whole)
+    narrow.registered_commands = named or whole.registered_commands
+    built = typer.main.get_command(narrow)
+    if lean and named and not {"-h", "--help"} & {*arguments}:
+        for command in built.commands.values():  # type: ignore[attr-defined]
+            command.params = [option for option in command.params if option.required or _is_named(option, arguments)]
+    return built
+
+
+def _is_named(option: Any, arguments: list[str]) -> bool:
+    """Whether a command line may name it: --flag, --flag=value, -f, -fvalue. An argument without a dash is always meant."""
+    return any(
+        not name.startswith("-")
+        or any(each == name or each.startswith(f"{name}=" if name.startswith("--") else name) for each in arguments)
+        for name in (*option.opts, *option.secondary_opts)
+    )
 
 
 def _name(command: Any) -> str:
@@ -81,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
                 from model_analyzer.cli import original
 
                 arguments.insert(0, original.NAME)
-            code = _command(arguments).main(arguments, prog_name="model-analyzer", standalone_mode=False)
+            code = _run(arguments)
             sys.stdout.flush()
     except AnalyzerError as error:
         sys.exit(said.error(error))

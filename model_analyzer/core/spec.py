@@ -157,7 +157,8 @@ ModelConfig = Annotated[dict[str, Any], AfterValidator(_model_config)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Deferred: pydantic would build each nested model's schema for itself, and again as a part of the job's.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Bound(_Strict):

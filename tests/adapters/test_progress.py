@@ -11,7 +11,8 @@ import pytest
 from measured import measured, outlook, phase
 from rich.console import Console
 
-from model_analyzer.adapters.progress import LINE_EVERY_S, Eta, LineProgress, TerminalProgress
+from model_analyzer.adapters.progress import LINE_EVERY_S, Eta, LineProgress
+from model_analyzer.adapters.terminal import TerminalProgress
 from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.plan import Group
 from model_analyzer.core.reduce import failed

@@ -28,6 +28,107 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert [name for name in HEAVY if name in modules and name not in allowed] == []
 
 
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_a_plan_imports_nothing_of_a_run(tmp_path: Path, command: str) -> None:
+    arguments = [command, "-n", "a", "-m", str(tmp_path), "-c", "1"]
+    ran = subprocess.run(
+        [sys.executable, "-c", SAY.format(arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
+    modules = ran.stderr.splitlines()[-1].split()
+    assert "model_analyzer.job" in modules
+    of_a_run = (
+        "tritonclient",
+        "rich",
+        "kubernetes",
+        "docker",
+        "grpc",
+        "prometheus_client",
+        "urllib3",
+        "psutil",
+        "gevent",
+        "asyncio",
+    )
+    assert [name for name in of_a_run if name in modules] == []
+
+
+def test_encoding_for_http_imports_no_client_library() -> None:
+    """tritonclient.http brings gevent, tritonclient.grpc grpc and protobuf; a run over HTTP needs neither."""
+    code = """
+import sys
+from model_analyzer.adapters.triton.requests import TritonEncoder
+from model_analyzer.core.load import InputSource
+from model_analyzer.core.variant import ModelInfo, TensorInfo
+model = ModelInfo("m", "1", 8, (TensorInfo("A", "FP32", (2,)),), (), "1:CPU")
+assert TritonEncoder().encode(model, 1, InputSource(), "http", "localhost:8000").requests
+print(*sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = ran.stdout.split()
+    assert [name for name in ("tritonclient", "gevent", "grpc", "google.protobuf") if name in modules] == []
+
+
+def test_a_run_that_nobody_looks_at_imports_no_live_display() -> None:
+    code = "import sys, model_analyzer.wire; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = ran.stdout.split()
+    assert "model_analyzer.adapters.progress" in modules
+    assert [name for name in ("rich.progress", "rich.live") if name in modules] == []
+
+
+def test_the_load_generator_imports_no_library() -> None:
+    code = "import sys; from model_analyzer.loadgen import __main__, driver, grpc_stream, http, http_generate; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = ran.stdout.split()
+    assert "model_analyzer.loadgen.driver" in modules
+    assert [name for name in (*HEAVY, "msgspec", "typer") if name in modules] == []
+
+
+def test_only_the_flags_that_a_line_names_are_built() -> None:
+    from model_analyzer.cli.main import _command
+
+    for arguments, known in (
+        (["plan", "-n", "a", "-c1,2", "--batch-sizes=1"], {"profile_models", "concurrency", "batch_sizes"}),
+        (["status"], set()),
+    ):
+        (command,) = _command(arguments, lean=True).commands.values()
+        assert {option.name for option in command.params} == known
+    for arguments in (["plan", "--help"], ["plan", "-n", "a", "-h"]):
+        (command,) = _command(arguments, lean=True).commands.values()
+        assert len(command.params) > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "--batch-size", "1"], "error: command line: no such flag: --batch-size; did you mean --batch-sizes?"),
+        (
+            ["plan", "-n", "a", "--concurency=3"],
+            "error: command line: no such flag: --concurency; did you mean --concurrency?",
+        ),
+        (["plan", "-n"], "error: -n: needs a value; see `model-analyzer plan -h`"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_answered_from_all_of_them(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from model_analyzer.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_switches_that_are_joined_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    from model_analyzer.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main(["validate", "-qv", "-n", "a", "-m", "/m", "-c", "1"])
+    told = capsys.readouterr()
+    assert "ok: 1 phases" in told.out
+    assert "--quiet has no effect" in told.err
+    assert "--verbose has no effect" in told.err
+
+
 @pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_while_modules_are_imported_is_one_line(tmp_path: Path, signum: int, name: str) -> None:
     """A signal that comes with the first import of another's module: long before a command runs."""
