@@ -29,7 +29,7 @@ demo: venv  ## Measure two real models on the embedded Triton; tables go to resu
 
 test: venv  ## Run every test, the ones on the real Triton and the real Docker engine included
 	scripts/system-deps.sh --docker
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not kubernetes'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not kubernetes'
 
 e2e: venv  ## Install the chart on a real Kubernetes (KUBECONFIG's, else a node of our own) and run every case there
 	scripts/system-deps.sh --cluster

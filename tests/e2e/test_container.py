@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 SOCKET = "/var/run/docker.sock"
 USER = 1000
 OTHER = 1234
-VERSION = "cpu-standalone"
+# Each worker removes its own when it has done its part.
+VERSION = "cpu-standalone" + os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 @pytest.fixture(scope="module")
