@@ -447,7 +447,7 @@ def waiting(reason: str, message: str) -> Any:
 
 def test_a_reader_with_no_node_says_what_the_scheduler_says(finished: Cluster, run: Any) -> None:
     finished.place = unschedulable
-    ended = run("--timeout", "1")
+    ended = run("--timeout", "3")
     assert ended.code == 3
     assert "(Unschedulable: 0/1 nodes are available: 1 node(s) had volume node affinity conflict.)" in only_error(ended)
     assert "is waiting: Unschedulable: " in ended.err, "told before it is given up"
