@@ -13,7 +13,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -35,6 +35,9 @@ SHARD = "shard-"
 LOCK_POLL_S = 0.5
 # Why versions of before streams were measured skipped every phase of a decoupled model: such a row is none any more.
 NOT_YET = "the model is decoupled (several replies a request), which is not supported yet"
+
+# What reading a record may raise that is none, or none of this version.
+UNSOUND = (ValueError, LookupError, TypeError, AttributeError, msgspec.MsgspecError, zlib.error)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -83,19 +86,15 @@ class Lines:
             raise ExportPathError(
                 str(self._path), f"cannot be read ({error.strerror})", "mend its permissions"
             ) from error
-        with self.sound(place.line):
-            return parse(data)
-
-    @contextmanager
-    def sound(self, line: int) -> Iterator[None]:
-        """Whatever is wrong with a record inside is an ExportPathError that names its line."""
         try:
-            yield
-        except (ValueError, LookupError, TypeError, AttributeError, msgspec.MsgspecError, zlib.error) as error:
-            what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
-            raise ExportPathError(
-                f"{self._path}:{line}", what, "move the file away, or use another --export-path"
-            ) from None
+            return parse(data)
+        except UNSOUND as error:
+            raise self.unsound(place.line, error) from None
+
+    def unsound(self, line: int, error: Exception) -> ExportPathError:
+        """Whatever is wrong with a record, with its line."""
+        what = f"not a record of this version ({type(error).__name__}: {str(error).splitlines()[0]})"
+        return ExportPathError(f"{self._path}:{line}", what, "move the file away, or use another --export-path")
 
 
 class Stored(Mapping[K, V]):
@@ -204,21 +203,26 @@ class Contents:
         A phase that was skipped because an earlier version could not measure it has no measurement.
         """
         self._count += 1
-        with self._lines.sound(self._count):
-            head, at = _head(line)
-            length = len(line) - at - len(_END)
-            if head.kind == "slice":
-                head = head if head.id else _of_slice(_slice(line[at : -len(_END)]))
-                self._add_slice(head.id, Place(self._count, start + at, length, head.repeat))
-            elif head.kind == "measurement":
-                text = line[at : -len(_END)]
-                head = head if head.id else _of_measurement(_measurement(text))
-                if head.status == "skipped" and NOT_YET in _measurement(text).notes:
-                    return
-                place = Place(self._count, start + at, length)
-                self._add_row(head.id, frozenset(head.gpu_types), Outcome(place, head.status, head.repeats))
-            else:
-                self._add_small(head.kind, line[at : -len(_END)])
+        try:
+            self._add(line, start)
+        except UNSOUND as error:
+            raise self._lines.unsound(self._count, error) from None
+
+    def _add(self, line: bytes, start: int) -> None:
+        head, at = _head(line)
+        length = len(line) - at - len(_END)
+        if head.kind == "slice":
+            head = head if head.id else _of_slice(_slice(line[at : -len(_END)]))
+            self._add_slice(head.id, Place(self._count, start + at, length, head.repeat))
+        elif head.kind == "measurement":
+            text = line[at : -len(_END)]
+            head = head if head.id else _of_measurement(_measurement(text))
+            if head.status == "skipped" and NOT_YET in _measurement(text).notes:
+                return
+            place = Place(self._count, start + at, length)
+            self._add_row(head.id, frozenset(head.gpu_types), Outcome(place, head.status, head.repeats))
+        else:
+            self._add_small(head.kind, line[at : -len(_END)])
 
     def _add_slice(self, phase_id: str, place: Place) -> None:
         self.pieces.setdefault(phase_id, []).append(place)

@@ -209,9 +209,11 @@ def _reasons(readings: Mapping[str, Reading]) -> dict[str, str]:
 
 def _sources(*gpus: Mapping[str, Reading]) -> str:
     """Where these GPUs' figures come from, each source once."""
-    return ", ".join(
-        dict.fromkeys(reading.source for readings in gpus for reading in readings.values() if reading.source)
-    )
+    found: dict[str, None] = {}
+    for readings in gpus:
+        found |= dict.fromkeys([reading.source for reading in readings.values()])
+    found.pop("", None)
+    return ", ".join(found)
 
 
 _GPU_TAGS = frozenset(tag for tag, metric in METRICS.items() if metric.scope == "gpu")
