@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS
 from model_analyzer.loadgen.order import Order, tls_context
+from model_analyzer.loadgen.responses import Responses
 from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share
 from model_analyzer.loadgen.tally import Tally
@@ -43,8 +44,6 @@ BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
 # A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
 PROBE_S = 2.0
-# Shapes of replies that are known by their bytes.
-KNOWN = 256
 # Of a connection. GREETING: the server has yet to say what it takes (HTTP/2). OPEN: it takes requests.
 CONNECTING, HANDSHAKE, GREETING, OPEN = range(4)
 # Of a slot. RESTING: backs off. JOINING: waits for its connection. BUSY: a request is in flight.
@@ -56,7 +55,9 @@ BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Slot:
     """A request in flight, or the place for one."""
 
-    __slots__ = ("conn", "failures", "started_ns", "state")
+    __slots__ = ("conn", "failures", "responses", "started_ns", "state")
+    # Of a streamed reply; other slots have none.
+    responses: Responses
 
     def __init__(self) -> None:
         # The Connection that it sends over; None while it has none.
@@ -511,6 +512,10 @@ class Driver(ABC, Generic[C, S]):
         """Since when the request in flight has waited for the server; its timeout counts from then."""
         return slot.started_ns
 
+    def _missing(self, slot: S) -> str:  # noqa: ARG002 -- for those that count what comes in
+        """What did not come in time."""
+        return "no reply"
+
     def _rest(self, slot: S) -> None:
         """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
         slot.failures += 1
@@ -548,7 +553,7 @@ class Driver(ABC, Generic[C, S]):
                 self._lose(conn, f"timeout: no connection {within}")
         for slot in tuple(self._slots):
             if slot.state == BUSY and self._waits_since(slot) < before_ns:
-                self._give_up(slot, f"timeout: no reply {within}", before_ns)
+                self._give_up(slot, f"timeout: {self._missing(slot)} {within}", before_ns)
         while self._waiting and self._waiting[0] < before_ns:
             self._waiting.popleft()
             self._tally.failed(f"timeout: no free connection {within}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 
-from model_analyzer.loadgen.driver import KNOWN
 from model_analyzer.loadgen.grpc import GrpcConnection, GrpcDriver, GrpcSlot, SlotStream
 from model_analyzer.loadgen.grpc_reply import (
     MODEL_NAME,
@@ -21,10 +20,12 @@ from model_analyzer.loadgen.grpc_reply import (
     payload_at,
 )
 from model_analyzer.loadgen.header_blocks import STREAM_METHOD
+from model_analyzer.loadgen.known import Known
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import KEEP, Malformed
 from model_analyzer.loadgen.responses import NONE_CAME, Arrivals, Responses
 from model_analyzer.loadgen.session import Outcome, Request
+from model_analyzer.loadgen.streamed import StreamedDriver
 from model_analyzer.loadgen.tally import Tally
 
 # Fields of ModelStreamInferResponse.
@@ -38,7 +39,7 @@ class KnownResponses:
     """What is a response: those that were found good are known by what comes before their tensors' bytes."""
 
     def __init__(self) -> None:
-        self._heads: dict[int, bytes] = {}
+        self._heads = Known[int, bytes]()
 
     def judge(self, message: bytearray, length: int) -> str | None:
         """ "" where the message is a response, None where it is the empty end of a stream; else what is wrong.
@@ -57,9 +58,7 @@ class KnownResponses:
             return "malformed reply: no ModelInferResponse"
         if OUTPUTS not in numbers and end >= size:
             return None if FINAL in inner else "malformed reply: no outputs in it"
-        if len(self._heads) >= KNOWN:
-            self._heads.clear()
-        self._heads[length] = bytes(message[: start + before_contents(inner, size)])
+        self._heads.remember(length, bytes(message[: start + before_contents(inner, size)]))
         return ""
 
 
@@ -160,7 +159,7 @@ class ResponseStream(SlotStream):
 class StreamSlot(GrpcSlot):
     """A slot with its request's responses."""
 
-    __slots__ = ("responses",)
+    __slots__ = ()
 
     def __init__(self, known: KnownResponses, arrivals: Arrivals) -> None:
         super().__init__()
@@ -168,44 +167,24 @@ class StreamSlot(GrpcSlot):
         self.stream = ResponseStream(self, known, self.responses)
 
 
-class StreamDriver(GrpcDriver):
+class StreamDriver(StreamedDriver[GrpcConnection, GrpcSlot], GrpcDriver):
     """One order of streams."""
 
     method = STREAM_METHOD
 
     def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
         super().__init__(order, control, tally)
-        self._arrivals, self._responses_known = Arrivals(tally), KnownResponses()
+        self._responses_known = KnownResponses()
 
     def _new_slot(self) -> StreamSlot:
         return StreamSlot(self._responses_known, self._arrivals)
 
     def _send_request(self, slot: GrpcSlot, request: Request, started_ns: int) -> None:
-        _responses(slot).begin(started_ns)
+        slot.responses.begin(started_ns)
         super()._send_request(slot, request, started_ns)
-
-    def _received(self, conn: GrpcConnection, size: int, now: int) -> None:
-        self._arrivals.now_ns = now
-        super()._received(conn, size, now)
 
     def _learn(self, ended: list[tuple[SlotStream, Outcome]], data: memoryview) -> None:
         """Nothing: a reply known as a whole would not have its responses counted."""
-
-    def _succeeded(self, slot: GrpcSlot, now: int) -> None:
-        _responses(slot).done(now)
-        self._inflight -= 1
-        slot.failures = 0
-
-    def _waits_since(self, slot: GrpcSlot) -> int:
-        return _responses(slot).last_ns
-
-    def _give_up(self, slot: GrpcSlot, message: str, before_ns: int) -> None:
-        super()._give_up(slot, _responses(slot).stalled(message), before_ns)
-
-
-def _responses(slot: GrpcSlot) -> Responses:
-    assert isinstance(slot, StreamSlot)
-    return slot.responses
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:

@@ -10,12 +10,11 @@ from urllib.parse import unquote_to_bytes
 
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 
+from model_analyzer.loadgen.known import Known
 from model_analyzer.loadgen.reply import Malformed
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
-# Distinct blocks that are remembered. Error texts with a number in them make ever new ones.
-KNOWN = 256
 STATUSES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
@@ -53,16 +52,14 @@ class HeaderBlocks:
     """Blocks of a server, each distinct one decoded once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Fields] = {}
+        self._known = Known[bytes, Fields]()
 
     def fields(self, block: bytes) -> Fields:
         """What a block says. Raises Malformed."""
         found = self._known.get(block)
         if found is None:
             found = _fields(block)
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[block] = found
+            self._known.remember(block, found)
         return found
 
 

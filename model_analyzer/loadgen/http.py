@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from itertools import cycle
 
-from model_analyzer.loadgen.driver import BUSY, KNOWN, OPEN, Connection, Driver, Slot
+from model_analyzer.loadgen.driver import BUSY, OPEN, Connection, Driver, Slot
+from model_analyzer.loadgen.known import Known
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Head, Malformed, Reply, problem_of
 from model_analyzer.loadgen.tally import Tally
@@ -31,7 +32,7 @@ class HttpDriver(Driver[HttpConnection, Slot]):
         super().__init__(order, control, tally)
         self._wires = cycle(order.wires)
         # Length of a whole reply -> the bytes it must begin with to be one that was found good before.
-        self._known: dict[int, bytes] = {}
+        self._known = Known[int, bytes]()
 
     def _new_slot(self) -> Slot:
         return Slot()
@@ -114,9 +115,7 @@ class HttpDriver(Driver[HttpConnection, Slot]):
         json_length = head.length if head.json_length is None else head.json_length
         if head.length is None or json_length is None or json_length > len(reply.body):
             return
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[head.size + head.length] = reply.raw_head + reply.body[:json_length]
+        self._known.remember(head.size + head.length, reply.raw_head + reply.body[:json_length])
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:

@@ -9,7 +9,8 @@ from model_analyzer.loadgen.events import EventReader, judge
 from model_analyzer.loadgen.http import HttpConnection, HttpDriver
 from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import KEEP, Head, Reply, refusal
-from model_analyzer.loadgen.responses import NONE_CAME, Arrivals, Responses
+from model_analyzer.loadgen.responses import NONE_CAME, Responses
+from model_analyzer.loadgen.streamed import StreamedDriver
 from model_analyzer.loadgen.tally import Tally
 
 
@@ -66,56 +67,24 @@ class EventReply(Reply):
         return None if self._responses.count else NONE_CAME
 
 
-class EventSlot(Slot):
-    """A slot with its request's responses."""
-
-    __slots__ = ("responses",)
-
-    def __init__(self, arrivals: Arrivals) -> None:
-        super().__init__()
-        self.responses = Responses(arrivals)
-
-
-class EventDriver(HttpDriver):
+class EventDriver(StreamedDriver[HttpConnection, Slot], HttpDriver):
     """One order of /generate_stream."""
 
-    def __init__(self, order: Order, control: socket.socket, tally: Tally) -> None:
-        super().__init__(order, control, tally)
-        self._arrivals = Arrivals(tally)
-
     def _new_slot(self) -> Slot:
-        return EventSlot(self._arrivals)
+        slot = Slot()
+        slot.responses = Responses(self._arrivals)
+        return slot
 
     def _new_reply(self, slot: Slot) -> Reply:
-        return EventReply(_responses(slot))
+        return EventReply(slot.responses)
 
     def _send(self, slot: Slot, started_ns: int) -> None:
-        _responses(slot).begin(started_ns)
+        slot.responses.begin(started_ns)
         super()._send(slot, started_ns)
-
-    def _received(self, conn: HttpConnection, size: int, now: int) -> None:
-        self._arrivals.now_ns = now
-        super()._received(conn, size, now)
 
     def _problem(self, head: Head, reply: Reply) -> str | None:
         assert isinstance(reply, EventReply)
         return reply.problem(head)
-
-    def _succeeded(self, slot: Slot, now: int) -> None:
-        _responses(slot).done(now)
-        self._inflight -= 1
-        slot.failures = 0
-
-    def _waits_since(self, slot: Slot) -> int:
-        return _responses(slot).last_ns
-
-    def _give_up(self, slot: Slot, message: str, before_ns: int) -> None:
-        super()._give_up(slot, _responses(slot).stalled(message), before_ns)
-
-
-def _responses(slot: Slot) -> Responses:
-    assert isinstance(slot, EventSlot)
-    return slot.responses
 
 
 def drive(order: Order, control: socket.socket, tally: Tally) -> None:

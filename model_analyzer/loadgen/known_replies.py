@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 from model_analyzer.loadgen.frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, WINDOW_UPDATE, frame_head
 from model_analyzer.loadgen.grpc_reply import PREFIX, before_contents
+from model_analyzer.loadgen.known import Known
 from model_analyzer.loadgen.reply import KEEP
 from model_analyzer.loadgen.session import LARGEST_WINDOW, S, Session
 
-# Shapes that are remembered.
-KNOWN = 256
 # Triton puts one after its replies: WINDOW_UPDATE of the connection. Its increment follows.
 CREDIT = frame_head(4, WINDOW_UPDATE, 0, 0)
 CREDIT_SIZE = len(CREDIT) + 4
@@ -34,7 +33,7 @@ class KnownReplies:
     """Shapes of the replies that were found good, by the three bytes that say how long their DATA is."""
 
     def __init__(self) -> None:
-        self._shapes: dict[bytes, Shape] = {}
+        self._shapes = Known[bytes, Shape]()
         # The next reply is likely to be as the one before.
         self._latest: Shape | None = None
 
@@ -94,9 +93,8 @@ class KnownReplies:
         while at + HEAD <= len(data):
             shape = _shape(data, at, ident)
             if shape is not None:
-                if len(self._shapes) >= KNOWN:
-                    self._shapes.clear()
-                self._shapes[shape.head[1][-BEFORE_ID:][:3]] = self._latest = shape
+                self._shapes.remember(shape.head[1][-BEFORE_ID:][:3], shape)
+                self._latest = shape
                 return
             at += HEAD + int.from_bytes(data[at : at + 3], "big")
 

@@ -51,7 +51,3 @@ class Responses:
         tally.done.append(now_ns)
         tally.latency.append(self.last_ns - self.started_ns)
         tally.responses.append(self.count)
-
-    def stalled(self, message: str) -> str:
-        """What a timeout means: no reply at all, or a stream that stopped."""
-        return message.replace("no reply within", "no further response within") if self.count else message

@@ -25,7 +25,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_analyzer.loadgen import frames as h2
-from model_analyzer.loadgen import header_blocks, known_replies
 from model_analyzer.loadgen.frames import FrameReader, frame
 from model_analyzer.loadgen.grpc_reply import message_problem
 from model_analyzer.loadgen.header_blocks import HeaderBlocks, request_block
@@ -302,8 +301,7 @@ def test_going_away_leaves_out_the_streams_behind_the_last() -> None:
 
 
 def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_replies, "KNOWN", 3)
-    monkeypatch.setattr(header_blocks, "KNOWN", 3)
+    monkeypatch.setattr("model_analyzer.loadgen.known.MOST", 3)
     replies, blocks = KnownReplies(), HeaderBlocks()
     for size in range(10):
         replies.learn(good(STREAM, MESSAGE + b"\x32\x7f" + bytes(size)), STREAM.to_bytes(4, "big"))
