@@ -240,6 +240,18 @@ def test_a_stream_that_never_begins_times_out() -> None:
     assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
 
 
+def test_empty_final_responses_without_end_are_no_responses_and_time_out() -> None:
+    def answer(end: H2Peer, number: int) -> None:
+        end.send(headers(number))
+        while not end.cancelled and end.ping():
+            end.send(data(number, message(EMPTY_FINAL)))
+
+    seen = answered(answer, lambda s: s.failures["timeout: no reply within 0.2 s"] > 0, timeout_ns=200 * MS)
+    # On a busy machine the greeting may take as long.
+    assert set(seen.failures) <= {"timeout: no reply within 0.2 s", "timeout: no connection within 0.2 s"}
+    assert not seen.first_ns
+
+
 def test_streams_on_one_connection_keep_their_responses_apart() -> None:
     def script(peer: Peer) -> None:
         end = H2Peer(peer)

@@ -169,6 +169,7 @@ FORMS: dict[str, Answer] = {
     "stream-credit": lambda s: credit(5, s) + headers(s) + credit(7, s) + body(s) + trailers(s),
     "credit-before": lambda s: credit(5) + good(s),
     "reset-after-the-end": lambda s: good(s) + reset(s, 0),
+    "trailers-again": lambda s: good(s) + trailers(s) + trailers(s, literal("grpc-status", "13")),
     "reserved-bits": lambda s: (good(s)[:5] + bytes([good(s)[5] | 0x80]) + good(s)[6:]),
     "larger-than-a-read": lambda s: headers(s) + b"".join(data(s, LARGE[n : n + 16384]) for n in range(0, len(LARGE), 16384)) + trailers(s),
     "no-contents": lambda s: headers(s) + data(s, message(b"\x0a\x01m\x2a\x00")) + trailers(s),
@@ -211,6 +212,7 @@ BAD: dict[str, tuple[Answer, str, bool]] = {
         lambda s: headers(s, OPENING + literal("grpc-status", "14") + literal("grpc-message", "no%20upstream"))
         + data(s, b"", h2.END_STREAM),
         "gRPC UNAVAILABLE: no upstream", True),
+    "two-statuses": (lambda s: headers(s) + body(s) + trailers(s, OK + literal("grpc-status", "13")), "gRPC INTERNAL", True),
     "no-message": (lambda s: refusal(s, 0), "malformed reply: no message in it", True),
     "no-message-2": (lambda s: headers(s) + trailers(s), "malformed reply: no message in it", True),
     "no-status": (lambda s: headers(s) + body(s) + trailers(s, literal("x", "y")), "malformed reply: no grpc-status", True),
@@ -640,6 +642,42 @@ def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
     assert set(seen.failures) == {"timeout: no reply within 0.2 s"}
     # The last request may have had its time after the stop: no connection is made any more.
     assert server.accepted in (seen.failed, 1 + seen.failed)
+
+
+ENDLESS: dict[str, tuple[Answer, Answer]] = {
+    "empty-data": (headers, lambda s: data(s, b"")),
+    "empty-continuation": (lambda s: frame(h2.HEADERS, 0, s, OPENING), lambda s: frame(h2.CONTINUATION, 0, s, b"")),
+    "headers-again": (lambda _: b"", lambda s: headers(s, literal(":status", "103"))),
+    "ping": (lambda _: b"", lambda _: frame(h2.PING, 0, 0, bytes(8))),
+    "settings": (lambda _: b"", lambda _: settings((MAX_FRAME_SIZE, 1 << 20))),
+    "settings-window": (headers, lambda _: settings((INITIAL_WINDOW_SIZE, 0))),
+    "credit": (lambda _: b"", lambda _: credit(1)),
+    "stream-credit": (lambda _: b"", lambda s: credit(1, s)),
+    "unknown-frames": (lambda _: b"", lambda _: frame(0xBE, 0, 0, b"x")),
+    "a-byte-less": (lambda s: headers(s) + data(s, message()[:-1]), lambda _: frame(h2.PRIORITY, 0, 1, bytes(5))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_frames_without_end_that_end_no_reply_fail_by_timeout(kind: str) -> None:
+    begin, more = ENDLESS[kind]
+
+    def script(peer: Peer) -> None:
+        end = H2Peer(peer)
+        stream = end.request()
+        assert stream is not None
+        end.send(begin(stream))
+        while True:
+            end.send(more(stream) * 20)
+            time.sleep(0.01)
+
+    with ScriptedServer(script) as server:
+        seen = run(
+            grpc_order(server.port, timeout_ns=100 * MS), lambda s: s.failures["timeout: no reply within 0.1 s"] >= 2
+        )
+    assert not seen.done_ns
+    # On a busy machine the greeting may take as long.
+    assert set(seen.failures) <= {"timeout: no reply within 0.1 s", "timeout: no connection within 0.1 s"}
 
 
 def test_a_server_that_never_makes_room_fails_by_timeout() -> None:

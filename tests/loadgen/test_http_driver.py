@@ -151,6 +151,15 @@ BAD = {
     "two": (GOOD + GOOD, "malformed reply: bytes after its end"),
     "no-content": (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204"),
     "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed reply: chunk size b'zz'"),
+    "chunk-longer-than-told": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n", "malformed reply: chunk without its end",
+    ),
+    "length-too-small": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + b'{"outputs": []}', "malformed reply: bytes after its end",
+    ),
+    "two-lengths": (GOOD.replace(b"Content-Length: ", b"Content-Length: 1\r\nContent-Length: ", 1), "malformed reply: header line b'"),
+    "negative-length": (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "malformed reply: content-length: b'-1'"),
+    "endless-head": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "malformed reply: no end of head in 65536 bytes"),
 }  # fmt: skip
 
 
@@ -271,11 +280,22 @@ def test_a_silent_server_fails_by_timeout_and_gets_a_new_connection() -> None:
     assert server.accepted in (seen.failed, 1 + seen.failed)
 
 
-def test_a_reply_that_trickles_forever_fails_by_timeout() -> None:
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="interim"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="chunks"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n", id="trailers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"x", id="length-too-large"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x", id="until-close"),
+    ],
+)
+def test_a_reply_that_trickles_forever_fails_by_timeout(begin: bytes, more: bytes) -> None:
     def script(peer: Peer) -> None:
         peer.request()
+        peer.send(begin)
         while True:
-            peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            peer.send(more)
             time.sleep(0.01)
 
     with ScriptedServer(script) as server:
