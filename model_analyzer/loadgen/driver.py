@@ -512,9 +512,9 @@ class Driver(ABC, Generic[C, S]):
         """Since when the request in flight has waited for the server; its timeout counts from then."""
         return slot.started_ns
 
-    def _missing(self, slot: S) -> str:  # noqa: ARG002 -- for those that count what comes in
-        """What did not come in time."""
-        return "no reply"
+    def _overdue(self, slot: S, patience: str) -> str:  # noqa: ARG002 -- for those that count what comes in
+        """The message of a request whose time is over."""
+        return f"timeout: no reply within {patience}"
 
     def _rest(self, slot: S) -> None:
         """Back off, twice as long after each failure in a row: a dead server answers errors very fast."""
@@ -547,16 +547,16 @@ class Driver(ABC, Generic[C, S]):
 
     def _time_out(self, before_ns: int) -> None:
         """Give up what began before."""
-        within = f"within {self._order.timeout_ns / 1e9:g} s"
+        patience = f"{self._order.timeout_ns / 1e9:g} s"
         for conn in tuple(self._connections):
             if conn.state < OPEN and conn.started_ns < before_ns:
-                self._lose(conn, f"timeout: no connection {within}")
+                self._lose(conn, f"timeout: no connection within {patience}")
         for slot in tuple(self._slots):
             if slot.state == BUSY and self._waits_since(slot) < before_ns:
-                self._give_up(slot, f"timeout: {self._missing(slot)} {within}", before_ns)
+                self._give_up(slot, self._overdue(slot, patience), before_ns)
         while self._waiting and self._waiting[0] < before_ns:
             self._waiting.popleft()
-            self._tally.failed(f"timeout: no free connection {within}")
+            self._tally.failed(f"timeout: no free connection within {patience}")
 
 
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]

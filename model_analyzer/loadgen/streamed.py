@@ -29,5 +29,9 @@ class StreamedDriver(Driver[C, S]):
     def _waits_since(self, slot: S) -> int:
         return slot.responses.last_ns
 
-    def _missing(self, slot: S) -> str:
-        return "no further response" if slot.responses.count else super()._missing(slot)
+    def _overdue(self, slot: S, patience: str) -> str:
+        return (
+            f"timeout: no further response within {patience}"
+            if slot.responses.count
+            else super()._overdue(slot, patience)
+        )
