@@ -34,8 +34,11 @@ def delete(namespace: Namespace, pod: str) -> None:
 
 
 def drain(namespace: Namespace, pod: str) -> None:
-    node = namespace.get("pod", pod)["spec"]["nodeName"]
-    only = f"--pod-selector=app.kubernetes.io/instance={RELEASE}"
+    given = namespace.get("pod", pod)
+    node = given["spec"]["nodeName"]
+    # A drain looks at all namespaces: other tests run there beside this one, with releases of the same name.
+    label = "batch.kubernetes.io/controller-uid"
+    only = f"--pod-selector={label}={given['metadata']['labels'][label]}"
     try:
         namespace.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", only, "--timeout=240s")
     finally:
