@@ -45,16 +45,20 @@ def seconds(code: str) -> float:
         return time.perf_counter() - begin
 
 
-GOALS_S = {"model-analyzer --help": LIMIT_S, "model-analyzer plan, 1,000 phases": PLAN_LIMIT_S}
+# Case -> how a page names it, and its goal.
+GOALS = {
+    "model-analyzer --help": ("start-up: --help", LIMIT_S),
+    "model-analyzer plan, 1,000 phases": ("start-up: plan of 1,000 phases", PLAN_LIMIT_S),
+}
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
     """Medians of the cases that have a goal, in seconds; raw: every run of theirs."""
-    raw = {name: [seconds(CASES[name]) for _ in range(2 if quick else 21)][1:] for name in GOALS_S}
+    raw = {name: [seconds(CASES[name]) for _ in range(2 if quick else 21)][1:] for name in GOALS}
     medians = {name: statistics.median(times) for name, times in raw.items()}
     figures = [
-        {"name": f"`{name}`", "value": medians[name], "unit": "s", "goal": goal, "met": medians[name] < goal}
-        for name, goal in GOALS_S.items()
+        {"name": shown, "value": medians[name], "unit": "s", "goal": goal, "met": medians[name] < goal}
+        for name, (shown, goal) in GOALS.items()
     ]
     return {"figures": figures, "raw": raw}
 
