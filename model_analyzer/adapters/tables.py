@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from textwrap import shorten
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -71,11 +72,8 @@ def format_value(metric: Metric, value: float | None) -> str:
 def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase, every field of METRICS and COLUMNS that it has."""
     measurements = list(measurements)
-    return _inference_rows(measurements, _inference_fields(layout, streamed(measurements)), layout)
-
-
-def _inference_rows(measurements: Iterable[Measurement], fields: Sequence[str], layout: Layout) -> list[Row]:
-    return [_inference_row(m, fields, layout.constraints.get(m.phase.variant.model, {})) for m in measurements]
+    fields = _inference_fields(layout, streamed(measurements))
+    return [_inference_row(_told(m, layout), fields) for m in measurements]
 
 
 def streamed(measurements: Iterable[Measurement]) -> bool:
@@ -91,18 +89,26 @@ def _inference_fields(layout: Layout, streams: bool) -> tuple[str, ...]:
 def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase and GPU; a phase without GPU figures has one row that says why."""
     fields = _with_own(layout.gpu_fields, OWN_GPU_FIELDS)
-    rows = []
-    for m in measurements:
-        constraints = layout.constraints.get(m.phase.variant.model, {})
-        about, (values, reasons) = _about(m, constraints), _of_phase(m)
-        # Of this GPU, not across all of them.
-        whole = {tag: value for tag, value in values.items() if tag not in _GPU_TAGS}
-        for key, readings in m.gpus.items():
-            of_gpu = {**whole, **_values(readings)}, {**reasons, **_reasons(readings)}
-            rows.append(_gpu_row(m, key, _sources(readings), fields, about, of_gpu))
-        if not m.gpus:
-            rows.append(_gpu_row(m, "", "", fields, about, (values, reasons)))
-    return rows
+    return [row for m in measurements for row in _gpu_rows(_told(m, layout), fields)]
+
+
+def _gpu_rows(phase: _Told, fields: Sequence[str]) -> list[Row]:
+    m = phase.of
+    if not m.gpus:
+        return [_gpu_row(phase, "", "", fields, phase.values, phase.reasons)]
+    # Of this GPU, not across all of them.
+    whole = {tag: value for tag, value in phase.values.items() if tag not in _GPU_TAGS}
+    return [
+        _gpu_row(
+            phase,
+            key,
+            _sources(readings),
+            fields,
+            {**whole, **_values(readings)},
+            {**phase.reasons, **_reasons(readings)},
+        )
+        for key, readings in m.gpus.items()
+    ]
 
 
 def server_rows(baselines: Iterable[Baseline], layout: Layout) -> list[Row]:
@@ -148,29 +154,43 @@ def _about(m: Measurement, constraints: Constraints) -> Row:
     }
 
 
-def _inference_row(m: Measurement, fields: Sequence[str], constraints: Constraints) -> Row:
-    about = _about(m, constraints)
-    about |= {
+class _Told(NamedTuple):
+    """What all rows of a phase share. values, reasons: of the phase and its host; GPU metrics are across its GPUs."""
+
+    of: Measurement
+    about: Row
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+
+
+def _told(m: Measurement, layout: Layout) -> _Told:
+    about = _about(m, layout.constraints.get(m.phase.variant.model, {}))
+    return _Told(m, about, {**m.values, **_values(m.host)}, {**m.reasons, **_reasons(m.host)})
+
+
+def _inference_row(phase: _Told, fields: Sequence[str]) -> Row:
+    m = phase.of
+    about = {
+        **phase.about,
         "gpu_uuid": " ".join(m.gpus),
         "gpu_model": shown(measured_on(m)),
         "gpu_source": _sources(*m.gpus.values()),
     }
-    values, reasons = _of_phase(m)
-    return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
+    return _row(fields, about, phase.values.get, lambda tag: _reason(tag, phase.reasons, m.status), m.notes)
 
 
 def _gpu_row(
-    m: Measurement,
+    phase: _Told,
     key: str,
     source: str,
     fields: Sequence[str],
-    phase: Row,
-    figures: tuple[Mapping[str, float | None], Mapping[str, str]],
+    values: Mapping[str, float | None],
+    reasons: Mapping[str, str],
 ) -> Row:
-    """phase: what the row says of it. figures: values and reasons."""
+    """values, reasons: of this GPU, and of the phase where it is no metric of a GPU."""
+    m = phase.of
     gpu = m.environment.gpus.get(key)
-    about = {**phase, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
-    values, reasons = figures
+    about = {**phase.about, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
     return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
 
 
@@ -192,11 +212,6 @@ def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], f
         return reasons.get(tag) or (baseline.no_gpu_reason if tag in _GPU_TAGS else "") or "not reported"
 
     return _row(fields, about, _values(everything).get, reason, baseline.notes)
-
-
-def _of_phase(m: Measurement) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Every value and reason of a phase and its host; GPU metrics are across its GPUs."""
-    return {**m.values, **_values(m.host)}, {**m.reasons, **_reasons(m.host)}
 
 
 def _values(readings: Mapping[str, Reading]) -> dict[str, float | None]:
@@ -285,12 +300,13 @@ def write_csvs(
     # Only text is kept: a measurement is read from the store as the table comes to it.
     inference, gpu, streams = [], [], False
     for some in _batched(measurements, BATCH):
-        gpu.append(_lines(gpu_fields, gpu_rows(some, layout)))
-        inference.append(_lines(plain, _inference_rows(some, plain, layout)))
+        phases = [_told(m, layout) for m in some]
+        gpu.append(_lines(gpu_fields, chain.from_iterable(_gpu_rows(phase, gpu_fields) for phase in phases)))
+        inference.append(_lines(plain, (_inference_row(phase, plain) for phase in phases)))
         streams = streams or streamed(some)
     fields = _inference_fields(layout, streams)
     if streams:
-        inference = [_lines(fields, _inference_rows(some, fields, layout)) for some in _batched(measurements, BATCH)]
+        inference = [_lines(fields, (_inference_row(_told(m, layout), fields) for m in measurements))]
     server_fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
     server = _lines(server_fields, server_rows(baselines, layout))
     for name, columns, texts in (
