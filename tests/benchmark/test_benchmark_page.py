@@ -91,19 +91,20 @@ def test_a_failed_run_is_no_pair_and_is_told() -> None:
 
 
 def test_the_sweep_is_judged_at_the_longest_setting_that_is_fast_enough() -> None:
-    slow = sweep_part({"0.5 s a row": 10.0, "1 s a row": 20.0})
-    fast = sweep_part({"0.5 s a row": 10.0, "1 s a row": 14.0})
+    slow = sweep_part({"0.5 s a row": 10.0, "1.3 s a row": 20.0})
+    fast = sweep_part({"0.5 s a row": 10.0, "1.3 s a row": 14.0})
     assert page.at_speed(slow["runs"]) == "0.5 s a row"
-    assert page.at_speed(fast["runs"]) == "1 s a row"
+    assert page.at_speed(fast["runs"]) == "1.3 s a row"
     text = page.render(document(sweep=fast))
     assert (
-        "| 8-row sweep, time to the table: 1 s a row / Triton Model Analyzer | ≤ 0.333 | 0.311 | 0.311 | met |" in text
+        "| 8-row sweep, time to the table: 1.3 s a row / Triton Model Analyzer | ≤ 0.333 | 0.311 | 0.311 | met |"
+        in text
     )
     assert "| add_sub, batch 1, concurrency 1 | 2.31 % | 4.62 % | ours | 4 / 4 |" in text
 
 
 def test_a_goal_that_is_too_slow_everywhere_is_missed() -> None:
-    part = sweep_part({"0.5 s a row": 18.0, "1 s a row": 20.0})
+    part = sweep_part({"0.5 s a row": 18.0, "1.3 s a row": 20.0})
     assert "time to the table: 0.5 s a row / Triton Model Analyzer: missed by 20%" in page.render(document(sweep=part))
 
 
