@@ -122,7 +122,13 @@ def loads(runs: Sequence[Run]) -> Iterable[tuple[str, int, list[Run]]]:
 
 def at_speed(runs: Sequence[Run]) -> str:
     """Our longest setting of every round that needs a third of their time at most; the shortest if none does."""
-    names = [setting for side, setting in sweep.EVERY_ROUND if side == sweep.OURS]
+    ours = [setting for side, setting in settings_of(runs) if side == sweep.OURS]
+    each = {name: of_setting(runs, sweep.OURS, name) for name in ours}
+    rounds = max(len(those) for those in each.values())
+    names = sorted(
+        (name for name in ours if len(each[name]) == rounds),
+        key=lambda name: min((run["table_s"] for run in each[name] if "error" not in run), default=0.0),
+    )
     fits = [name for name in names if Figure(sweep_ratios(runs, name), A_THIRD).met]
     return fits[-1] if fits else names[0]
 
@@ -133,6 +139,11 @@ def sweep_ratios(runs: Sequence[Run], setting: str) -> tuple[float, ...]:
         run for run in runs if (run["side"], run["setting"]) in ((sweep.OURS, setting), (sweep.THEIRS, sweep.DEFAULTS))
     ]
     return paired(both, sweep.OURS, sweep.THEIRS, "table_s")
+
+
+def settings_of(runs: Iterable[Run]) -> list[tuple[str, str]]:
+    """Tool and setting, in the order in which they came."""
+    return list(dict.fromkeys((run["side"], run["setting"]) for run in runs))
 
 
 def of_setting(runs: Iterable[Run], side: str, setting: str) -> list[Run]:
@@ -236,7 +247,7 @@ def _sweep_section(part: Part | None) -> str:
             "smallest - largest row",
         ]
     )
-    for side, setting in sweep.SETTINGS:
+    for side, setting in settings_of(runs):
         those = of_setting(runs, side, setting)
         if those:
             variations = [100 * value for value, _ in row_variations(those).values() if value is not None]
