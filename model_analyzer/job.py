@@ -58,7 +58,7 @@ class Job:
 
     def shard_ids(self) -> list[list[str]]:
         """The phases of each shard; of all where there is one."""
-        return [ids_of(share(self.whole, self.spec.shards, index)) for index in range(self.spec.shards)]
+        return [ids_of(part) for part in self._parts()]
 
     def outlook(self, left: Sequence[Group], baseline: bool) -> Outlook:
         """How long a run takes that has these groups left to measure, and the baseline or not."""
@@ -82,9 +82,11 @@ class Job:
 
     def _outlooks(self) -> list[Outlook]:
         """Of each shard, with nothing measured yet."""
-        shards = range(self.spec.shards)
-        parts = [share(self.whole, self.spec.shards, index) for index in shards]
-        return [self.outlook(Sweep(part, {}, self.spec.repeats).left, True) for part in parts]
+        return [self.outlook(Sweep(part, {}, self.spec.repeats).left, True) for part in self._parts()]
+
+    def _parts(self) -> list[tuple[Group, ...]]:
+        """The groups of each shard; of all where there is one."""
+        return [share(self.whole, self.spec.shards, index) for index in range(self.spec.shards)]
 
     def unknown(self) -> list[str]:
         """What else decides on that time and is not known beforehand, in words."""

@@ -170,11 +170,7 @@ def _repeats_done(job: Job, contents: store.Contents) -> dict[str, int]:
 def build_progress(job: Job, live: bool, outlook: Outlook) -> Progress:
     """All that is told of a run, to all that asked. live: somebody looks at a terminal. Raises SpecError for a taken port."""
     spec = job.spec
-    shown = _log(job, outlook)
-    if live and spec.log_format == "text":
-        from model_analyzer.adapters.terminal import TerminalProgress
-
-        shown = TerminalProgress(outlook)
+    shown = _terminal(outlook) if live and spec.log_format == "text" else _log(job, outlook)
     listeners: list[Progress] = [shown]
     if spec.metrics_port:
         from model_analyzer.adapters.own_metrics import OwnMetrics
@@ -187,6 +183,12 @@ def build_progress(job: Job, live: bool, outlook: Outlook) -> Progress:
         suffix = "" if job.shard is None else f"-{job.shard}"
         listeners.append(JobAnnotations(patch, outlook, shown.say, suffix))
     return Several(listeners) if len(listeners) > 1 else shown
+
+
+def _terminal(outlook: Outlook) -> Progress:
+    from model_analyzer.adapters.terminal import TerminalProgress
+
+    return TerminalProgress(outlook)
 
 
 def _log(job: Job, outlook: Outlook) -> Progress:

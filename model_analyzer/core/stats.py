@@ -278,9 +278,8 @@ def percentile_interval(slices: Sequence[SliceStats], q: float, moved: Motion | 
     merged = _merged(filled)
     whole = merged.percentile_ns(q) or 0.0
     left_out_ns = Histogram.left_out_ns([piece.latency for piece in filled], q)
-    half_width = _spread(
-        filled, left_out_ns, lambda latency: latency.percentile_ns(q), moved or throughput_motion(slices)
-    )
+    moved = moved or throughput_motion(slices)
+    half_width = _spread(filled, whole, left_out_ns, lambda latency: latency.percentile_ns(q), moved)
     if half_width > WIDEST:
         return None
     independent = max(abs(rank_ns - whole) for rank_ns in _binomial_limits(merged, q))
@@ -300,7 +299,8 @@ def mean_interval(slices: Sequence[SliceStats], moved: Motion | None = None) -> 
     sums = np.array([piece.latency.sum_ns for piece in filled], np.float64)
     counts = np.array([piece.count for piece in filled], np.float64)
     left_out_ns = (sums.sum() - sums) / (counts.sum() - counts)
-    half_width = _spread(filled, left_out_ns, lambda latency: latency.mean_ns, moved or throughput_motion(slices))
+    moved = moved or throughput_motion(slices)
+    half_width = _spread(filled, whole, left_out_ns, lambda latency: latency.mean_ns, moved)
     if half_width > WIDEST:
         return None
     return Interval(whole, max(whole * expm1(half_width), Z975 * merged.deviation_ns / sqrt(merged.count)))
@@ -331,15 +331,18 @@ def why_no_mean(slices: Sequence[SliceStats], what: str = "replies") -> str | No
 
 def _spread(
     slices: Sequence[SliceStats],
+    whole_ns: float,
     left_out_ns: NDArray[np.float64],
     figure_ns: Callable[[Histogram], float | None],
     moved: Motion | None,
 ) -> float:
-    """Half-width of the logarithm of a figure of all latencies. slices: with replies each. left_out_ns: the figure without each."""
+    """Half-width of the logarithm of a figure of all latencies.
+
+    slices: with replies each. whole_ns: the figure; left_out_ns: without each of them; figure_ns: of some of them.
+    """
     steady = moved.steady if moved else 0.5
-    whole = _log(figure_ns(_merged(slices)))
     apart = _jackknife(slices, left_out_ns, steady)
-    sections = _sections(slices, lambda parts: _log(figure_ns(_merged(parts))) - whole)
+    sections = _sections(slices, lambda parts: _log(figure_ns(_merged(parts))) - _log(whole_ns))
     return sqrt(apart**2 + _moving(steady) * sections**2)
 
 
