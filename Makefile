@@ -33,7 +33,7 @@ test: venv  ## Run every test, the ones on the real Triton and the real Docker e
 
 e2e: venv  ## Install the chart on a real Kubernetes (KUBECONFIG's, else a node of our own) and run every case there
 	scripts/system-deps.sh --cluster
-	$(BIN)/python -m tests.e2e.cluster run $(BIN)/python -m pytest -n 3 --dist loadgroup tests/e2e/on_cluster
+	$(BIN)/python -m tests.e2e.cluster run $(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e/on_cluster
 
 lint: venv  ## Format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

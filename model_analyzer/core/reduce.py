@@ -69,7 +69,8 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     opened, opened_reasons = open_loop.values(phase.load, slices)
     limited, limit_notes = client_limit(slices)
     if seconds and not client["requests_succeeded"]:
-        limit_notes = (f"no reply in {seconds:.1f} measured seconds", *limit_notes)
+        slower = "" if client["requests_failed"] else ": a request takes longer; raise max_seconds"
+        limit_notes = (f"no reply in {seconds:.1f} measured seconds{slower}", *limit_notes)
     return Measurement(
         phase,
         _status(slices, verdict),

@@ -27,6 +27,8 @@ from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress
 
 WINDOW_NS = 50_000_000
 WARMUP_MAX_S = 3.0
+# A model may be made ready by its first request: what it is like shows after it.
+AFTER_COLD_S = 0.5
 # Every source is scraped at both ends of a slice: what it refreshed in between shows in the difference, and only there.
 # A slow source is waited for so long.
 EDGE_S = 0.05
@@ -238,11 +240,14 @@ def _warm_up(
 ) -> tuple[Seen, tuple[str, ...], int]:
     """Receive until consecutive windows agree, or the cap is reached with at least one reply; after the load's ramp.
 
+    After first replies that came later than the cap it goes on for a moment, and takes what came then for the model's.
+
     With what was seen of the whole load, and notes, comes how many processes of the load generator it takes.
     """
-    seen, warm = Seen(), Seen()
+    seen, warm, cold = Seen(), Seen(), Seen()
     counts: list[int] = []
     reports: list[LoadBatch] = []
+    most_s = WARMUP_MAX_S
     ramp_s = plan.order.load.ramp_s
     full_ns = began_ns
     inflight = int(plan.order.load.value) if plan.order.load.kind == "concurrency" else 1
@@ -252,7 +257,8 @@ def _warm_up(
             full_ns = batch.end_ns + int(ramp_s * 1e9)
         seen.take(batch)
         # However short the phase: a model's first reply may be slow, and a busy host is.
-        _give_up_if_hopeless(seen, (batch.end_ns - began_ns) / 1e9, max(plan.patience_s, WARMUP_MAX_S) + ramp_s)
+        patience_s = max(plan.patience_s, plan.order.timeout_s, WARMUP_MAX_S)
+        _give_up_if_hopeless(seen, (batch.end_ns - began_ns) / 1e9, patience_s + ramp_s)
         elapsed_s = (batch.end_ns - full_ns) / 1e9
         if elapsed_s < 0:
             progress.live(plan.phase, Live("ramp", None, None, 0.0, plan.before_s))
@@ -262,7 +268,11 @@ def _warm_up(
         reports.append(batch)
         if elapsed_s >= min(plan.warmup_s, WARMUP_MAX_S) and warmed_up(counts, inflight):
             return warm, (), _enough_workers(plan, reports, warm)
-        if seen.replies and elapsed_s > WARMUP_MAX_S:
+        if seen.replies and elapsed_s > most_s:
+            if seen.replies == len(batch.done_ns):
+                cold, warm, most_s = warm, Seen(), elapsed_s + AFTER_COLD_S
+                continue
+            warm = warm if warm.replies else cold
             notes = (f"warm-up had not settled after {elapsed_s:.1f} s",) if seen.replies > inflight else ()
             return warm, notes, _enough_workers(plan, reports, warm)
         progress.live(plan.phase, Live("warm-up", None, None, 0.0, plan.before_s))

@@ -152,6 +152,11 @@ class TestStatus:
         assert measured.values["perf_throughput"] == 0
         assert measured.values["requests_failed"] == 7
 
+    def test_a_row_of_a_model_slower_than_its_slices_says_what_to_do(self) -> None:
+        measured = row(piece({}, 0.4), verdict=UNSTABLE)
+        assert measured.status == "failed"
+        assert "no reply in 0.4 measured seconds: a request takes longer; raise max_seconds" in measured.notes
+
     def test_skipped_and_failed_phases_carry_their_reason(self) -> None:
         assert (skipped(PHASE, "too big").status, skipped(PHASE, "too big").notes) == ("skipped", ("too big",))
         assert (failed(PHASE, "died").status, failed(PHASE, "died").values) == ("failed", {})

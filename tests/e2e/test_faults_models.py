@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "absent": ({}, "failed", "absent: cannot be loaded: failed to load 'absent', failed to poll from model repository"),
     "errors_always": ({}, "failed", "this model always fails"),
     "errors_every_third": ({}, "failed", "of the requests failed: gRPC INTERNAL: every third request fails"),
-    "slow": ({}, "failed", "no reply within 3 s"),
+    "slow": ({}, "failed", "a request takes longer; raise max_seconds"),
     "no_batching": ({"perf_analyzer_flags": {"shape": "INPUT:5"}}, "failed", "INPUT"),
     "dynamic_dims": ({}, "failed", "shape"),
     "breaks_mid_stream": ({}, "failed", "of the requests failed: broke in mid-stream"),

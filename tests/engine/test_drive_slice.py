@@ -22,13 +22,14 @@ def drive(
     load: int = 1,
     measure_s: float = 0.5,
     patience_s: float = 10.0,
+    timeout_s: float = 10.0,
     most_workers: int = 1,
     ramp_s: float = 0.0,
 ) -> Slice:
     (phase,) = group(loads=[load]).phases
     world.generator.script = script
     requests = world.encoder.encode(world.server.load(phase.variant), 1, phase.source, "http", "")
-    order = LoadOrder("", Load("concurrency", load, ramp_s=ramp_s), requests, 10.0)
+    order = LoadOrder("", Load("concurrency", load, ramp_s=ramp_s), requests, timeout_s)
     plan = SlicePlan(phase, order, 0, measure_s, patience_s, GpuChoice(), most_workers=most_workers)
     recorder = Recorder([world.sampler], 3600.0, world.clock)
     recorder.start()
@@ -83,16 +84,35 @@ def test_a_slow_models_warm_up_ends_soon_after_its_first_reply(running: World) -
     assert 5.0 < drive(running, in_turn(*silent, Replies(rate=20))).warmup_s < 6
 
 
+def test_a_slice_is_not_as_long_as_the_first_reply_of_a_cold_model_was(running: World) -> None:
+    cold = [Replies(rate=0)] * 100
+    piece = drive(
+        running, in_turn(*cold, Replies(rate=20, latency_ns=5 * SECOND_NS), Replies(rate=1000, latency_ns=1_000_000))
+    )
+    assert 5.1 < piece.warmup_s < 5.7
+    assert piece.seconds == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_slice_of_a_model_of_which_nothing_followed_the_first_reply_is_by_that_reply(running: World) -> None:
+    slow = [Replies(rate=0)] * 100
+    one = Replies(rate=20, latency_ns=5 * SECOND_NS)
+    piece = drive(running, in_turn(*slow, one, *slow[:98], one, *slow[:98], Replies(rate=20, latency_ns=5 * SECOND_NS)))
+    assert piece.seconds == pytest.approx(10.0, abs=0.1)
+
+
 def test_failures_only_are_given_up_with_the_commonest_message(running: World) -> None:
     with pytest.raises(SliceFailed, match=r"every request failed \(\d+ in 1\.\d s\): no such tensor"):
         drive(running, lambda _order: Replies(0, failures={"no such tensor": 100, "other": 20}))
 
 
-def test_silence_is_given_up_when_patience_ends(running: World) -> None:
+@pytest.mark.parametrize(("phase_s", "request_s", "waited_s"), [(4, 2, 4), (0.4, 20, 20), (0.4, 1, 3)])
+def test_silence_is_given_up_after_what_a_phase_and_a_request_may_take(
+    running: World, phase_s: float, request_s: float, waited_s: float
+) -> None:
     before = running.clock.now_ns()
-    with pytest.raises(SliceFailed, match="no reply within 4 s"):
-        drive(running, lambda _order: Replies(rate=0), patience_s=4)
-    assert running.clock.now_ns() - before == pytest.approx(4 * SECOND_NS, rel=0.05)
+    with pytest.raises(SliceFailed, match=f"no reply within {waited_s} s"):
+        drive(running, lambda _order: Replies(rate=0), patience_s=phase_s, timeout_s=request_s)
+    assert running.clock.now_ns() - before == pytest.approx(waited_s * SECOND_NS, rel=0.05)
 
 
 def test_a_load_that_breaks_down_in_mid_slice_is_given_up(running: World) -> None:

@@ -152,10 +152,11 @@ class Namespace:
         assert self.finished(release, timeout) == "Failed", self.explain()
 
     def explain(self) -> str:
-        """What a person would look at when something hangs."""
-        listed = self.kubectl("get", "jobs,pods,pvc,events", "-o", "wide", check=False)
+        """What a person would look at when something hangs; what says most comes last, where a cut leaves it."""
+        listed = self.kubectl("get", "jobs,pods,pvc,events", "--no-headers", check=False)
         logs = [
-            self.kubectl("logs", pod["metadata"]["name"], "--all-containers", "--tail=15", "--prefix", check=False)
+            self.kubectl("logs", pod["metadata"]["name"], *of, "--tail=15", "--prefix", check=False)
+            for of in (["--all-containers"], ["--container=analyzer"])
             for pod in self.items("pods")[-3:]
         ]
         return "\n".join([listed, *logs])
