@@ -24,8 +24,16 @@ BACKLOG_SHARE = 0.2
 # flight, so latency is up to this share too long: as much as is asked of its precision (latency_precision's default).
 WAIT_SHARE = 0.1
 
-_OTHERS = "others use it (a neighbour, the server on the same cores) or a container's CPU limit holds it up"
-_ROOM = "keep cores free for it (client_cpus), raise the limit, or run it on another machine"
+# The CPUs of the host are full: what the load generator takes of them the server lacks, and the other way round.
+HOST_FULL = 0.9
+
+# What to do, by who keeps the load generator from more: itself, others, or the server on the same full CPUs.
+_BUSY = "its own work was the limit: more client_workers and CPUs, or another machine"
+_OTHERS = (
+    "others had its CPU (a neighbour, the server, a container's CPU limit): keep cores free for it (client_cpus), raise the"
+    " limit, or run it elsewhere"
+)
+_SHARED = "it and the server share CPUs that are full, and the figures are of both together: run it on another machine"
 
 
 def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:
@@ -43,13 +51,17 @@ def is_lagging(lag_s: float, latency_s: float | None) -> bool:
     return latency_s is not None and lag_s > LAG_S and lag_s > LAG_SHARE * latency_s
 
 
-def client_limit(slices: Sequence[Slice]) -> tuple[bool, tuple[str, ...]]:
-    """Whether the load generator was the limit, and what a reader should know of it, with what to do."""
-    notes = list(_workers(slices))
-    limited = next(_limits(slices), None)
-    if limited is not None:
-        return True, (limited, *notes)
-    return False, (*notes, *_starved(slices))
+def client_limit(slices: Sequence[Slice], shared_full: bool = False) -> tuple[bool, tuple[str, ...]]:
+    """Whether the load generator was the limit, and what a reader should know of it: every reason, then what to do.
+
+    shared_full: the server is on this machine, too, and its CPUs are full: then nobody knows what the server alone could do.
+    """
+    notes = tuple(_workers(slices))
+    cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
+    reasons = tuple(_limits(slices, cpu, wait))
+    if reasons:
+        return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared_full)}", *notes)
+    return False, (*notes, *_starved(slices, shared_full))
 
 
 def _workers(slices: Sequence[Slice]) -> Iterator[str]:
@@ -59,33 +71,20 @@ def _workers(slices: Sequence[Slice]) -> Iterator[str]:
         yield f"driven by {told} load generator processes"
 
 
-def _limits(slices: Sequence[Slice]) -> Iterator[str]:
-    """Why the load generator was the limit, the first reason first."""
-    cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
+def _limits(slices: Sequence[Slice], cpu: float, wait: float) -> Iterator[str]:
+    """Every reason for which the load generator was the limit. cpu, wait: of its busiest process, as shares of the time."""
     if cpu > CPU_LIMIT:
-        whose = (
-            "a process of the load generator"
-            if any(len(piece.workers) > 1 for piece in slices)
-            else "the load generator"
-        )
-        yield (
-            f"{whose} used {cpu:.0%} of a core: it, not the server, was the limit; give it more CPUs and more"
-            " client_workers, or another machine"
-        )
-    if cpu > CPU_AT_WORK and cpu + wait > CPU_LIMIT:
-        yield (
-            f"the load generator had work for {cpu + wait:.0%} of the time and a CPU for {cpu:.0%}: {_OTHERS}; {_ROOM}"
-        )
+        several = any(len(piece.workers) > 1 for piece in slices)
+        yield f"{'a process of the' if several else 'the'} load generator used {cpu:.0%} of a core"
+    elif cpu > CPU_AT_WORK and cpu + wait > CPU_LIMIT:
+        yield f"the load generator had work for {cpu + wait:.0%} of the time and a CPU for {cpu:.0%}"
     lagging = [piece for piece in slices if is_lagging(piece.client_lag_s, _latency_s(piece))]
     if lagging and len(lagging) > len(slices) / 2:
         worst = max(piece.client_lag_s for piece in lagging)
-        yield f"replies waited up to {worst * 1e3:.0f} ms for the load generator: {_why_late(cpu, wait)}"
+        yield f"replies waited up to {worst * 1e3:.0f} ms for the load generator"
     backlog = _over_time(slices, lambda piece: piece.client_backlog_ratio)
     if backlog > BACKLOG_SHARE:
-        yield (
-            f"of the requests in flight {backlog:.0%} had their reply and waited for the load generator:"
-            f" {_why_late(cpu, wait)}"
-        )
+        yield f"{backlog:.0%} of the requests in flight had a reply that the load generator had not read"
     if (late := open_loop.late(slices)) is not None:
         yield late
 
@@ -95,16 +94,18 @@ def _by_itself(cpu: float, wait: float) -> bool:
     return cpu > CPU_AT_WORK and wait <= WAIT_SHARE
 
 
-def _why_late(cpu: float, wait: float) -> str:
-    if _by_itself(cpu, wait):
-        return "it was busy with others; more client_workers come to them sooner"
-    return f"it had no CPU, {_OTHERS}; {_ROOM}"
+def _why(cpu: float, wait: float, shared_full: bool) -> str:
+    """What kept it from more, and what to do."""
+    if shared_full:
+        return _SHARED
+    return _BUSY if cpu > CPU_LIMIT or _by_itself(cpu, wait) else _OTHERS
 
 
-def _starved(slices: Sequence[Slice]) -> Iterator[str]:
+def _starved(slices: Sequence[Slice], shared_full: bool) -> Iterator[str]:
     wait = _over_time(slices, _longest_wait)
     if wait > WAIT_SHARE:
-        yield f"the load generator waited for a CPU {wait:.0%} of the time, latencies hold up to as much of it: {_OTHERS}; {_ROOM}"
+        why = _SHARED if shared_full else _OTHERS
+        yield f"the load generator waited for a CPU {wait:.0%} of the time, and latencies hold up to as much of it: {why}"
 
 
 def _latency_s(piece: Slice) -> float | None:

@@ -265,7 +265,11 @@ COLUMNS: dict[str, Column] = {
         Column("gpu_uuid", "GPU UUID", "The GPU, or `<uuid>/<GPU_I_ID>` of a MIG instance."),
         Column("gpu_model", "GPU Model", "Product name of the GPU."),
         Column("gpu_source", "GPU Source", "Where the GPU figures come from: dcgm or triton."),
-        Column("client_limited", "Client Limited", "Yes: the load generator was the limit, the server can do more."),
+        Column(
+            "client_limited",
+            "Client Limited",
+            "Yes: the load generator shaped the figures: throughput is a lower bound, latency an upper one; Notes says why.",
+        ),
         Column("status", "Status", "ok, unstable (measured, not as precise as asked), failed, or skipped."),
         Column("notes", "Notes", "Why a cell is empty, and what else to know of the row."),
     )

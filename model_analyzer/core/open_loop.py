@@ -62,10 +62,7 @@ def late(slices: Sequence[Slice]) -> str | None:
     latency_ns = Histogram.merge(piece.stats.latency for piece in slices).percentile_ns(0.99)
     if lag_ns is None or latency_ns is None or lag_ns <= max(LATE_NS, LATE_SHARE * latency_ns):
         return None
-    return (
-        f"the load generator was up to {lag_ns / 1e6:.3g} ms late with 99 % of the sends, and latency counts from when they"
-        " were due: its CPU is taken by others, or the rate is too high for it"
-    )
+    return f"the load generator was up to {lag_ns / 1e6:.3g} ms late with 99 % of the sends, which latency holds"
 
 
 def _lag(slices: Sequence[Slice]) -> Histogram:

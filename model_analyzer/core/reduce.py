@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from model_analyzer.core import open_loop
-from model_analyzer.core.client_limit import client_limit
+from model_analyzer.core.client_limit import HOST_FULL, client_limit
 from model_analyzer.core.energy import energy_per_inference
 from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.measurement import Measurement, Slice, Status
@@ -67,7 +67,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     host, gpus = read_telemetry(telemetry, seconds, gpu_keys, problems, cadences)
     gpu_values, gpu_reasons, gpu_notes = _gpu_values(gpus, problems, slices, telemetry, seconds, inferences)
     opened, opened_reasons = open_loop.values(phase.load, slices)
-    limited, limit_notes = client_limit(slices)
+    limited, limit_notes = client_limit(slices, _shared_and_full(host))
     if seconds and not client["requests_succeeded"]:
         slower = "" if client["requests_failed"] else ": a request takes longer; raise max_seconds"
         limit_notes = (f"no reply in {seconds:.1f} measured seconds{slower}", *limit_notes)
@@ -97,6 +97,12 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
         limited,
         repeats=len(repeats),
     )
+
+
+def _shared_and_full(host: Mapping[str, Reading]) -> bool:
+    """Whether the server runs on this machine, as its processes are seen, and the machine's CPUs are all at work."""
+    of_server, of_host = host["server_cpu"].value, host["cpu_utilization"].value
+    return of_server is not None and of_host is not None and of_host >= HOST_FULL
 
 
 def _remarks(repeats: Sequence[Sequence[SliceStats]]) -> list[str]:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from model_analyzer.core.client_limit import client_limit, more_workers
+from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.stats import SliceStats
 
 SECOND_NS = 1_000_000_000
+# How late each of 300 sends was, ns: a histogram shows the largest exactly.
+LATE = np.full(300, 8_000_000, np.int64)
 
 
 def piece(
@@ -51,8 +54,40 @@ def test_a_load_generator_with_room_has_nothing_to_say() -> None:
 def test_a_core_of_its_own_that_is_full_is_the_limit() -> None:
     limited, (note,) = client_limit([piece((0.95, 0.02))])
     assert limited
-    assert note.startswith("the load generator used 95% of a core: it, not the server, was the limit")
+    assert note.startswith("the load generator used 95% of a core: its own work was the limit")
     assert "client_workers" in note
+
+
+def test_every_reason_is_given_and_what_to_do_once() -> None:
+    piece_with_all = piece((0.9, 0.05), client_lag_s=0.05, client_backlog_ratio=0.4, send_lag=Histogram.of(LATE))
+    limited, (note,) = client_limit([piece_with_all])
+    assert limited
+    reasons = [
+        "the load generator used 90% of a core",
+        "replies waited up to 50 ms for the load generator",
+        "40% of the requests in flight had a reply that the load generator had not read",
+        "the load generator was up to 8 ms late with 99 % of the sends, which latency holds",
+    ]
+    assert note == f"{'; '.join(reasons)}: its own work was the limit: more client_workers and CPUs, or another machine"
+
+
+def test_sends_that_are_late_are_told_beside_a_cpu_that_others_take() -> None:
+    limited, (note,) = client_limit([piece((0.55, 0.4), send_lag=Histogram.of(LATE))])
+    assert limited
+    assert note.startswith(
+        "the load generator had work for 95% of the time and a CPU for 55%; the load generator was up to 8 ms"
+    )
+    assert "others had its CPU" in note
+
+
+@pytest.mark.parametrize("share", [(0.95, 0.02), (0.55, 0.4), (0.3, 0.2)])
+def test_where_client_and_server_share_full_cpus_neither_is_called_the_limit(share: tuple[float, float]) -> None:
+    alone, (of_one,) = client_limit([piece(share)])
+    together, (of_both,) = client_limit([piece(share)], shared_full=True)
+    assert alone == together, "the figures are no less shaped"
+    assert "it and the server share CPUs that are full" in of_both
+    assert "it and the server share" not in of_one
+    assert "its own work was the limit" not in of_both
 
 
 def test_of_several_processes_the_busiest_counts_and_not_their_sum() -> None:
@@ -72,7 +107,7 @@ def test_slices_driven_by_different_numbers_are_told() -> None:
 def test_a_cpu_that_others_take_is_told_apart() -> None:
     limited, (note,) = client_limit([piece((0.55, 0.4))])
     assert limited, "it could not do more"
-    assert note.startswith("the load generator had work for 95% of the time and a CPU for 55%: others use it")
+    assert note.startswith("the load generator had work for 95% of the time and a CPU for 55%: others had its CPU")
     assert "client_cpus" in note
 
 
@@ -92,9 +127,9 @@ def test_lag_in_most_slices_is_a_limit() -> None:
     assert client_limit([lagging, quick, quick]) == (False, ())
     limited, (note,) = client_limit([lagging, lagging, quick])
     assert limited
-    assert note.startswith("replies waited up to 50 ms for the load generator: it was busy with others")
+    assert note.startswith("replies waited up to 50 ms for the load generator: its own work was the limit")
     _, (note,) = client_limit([piece((0.1, 0.02), client_lag_s=0.05)])
-    assert note.startswith("replies waited up to 50 ms for the load generator: it had no CPU")
+    assert note.startswith("replies waited up to 50 ms for the load generator: others had its CPU")
 
 
 def test_lag_that_is_small_beside_the_latency_is_none() -> None:
@@ -106,11 +141,11 @@ def test_replies_that_lie_unread_are_a_limit() -> None:
     limited, (note,) = client_limit([piece((0.6, 0.0), client_backlog_ratio=0.4)])
     assert limited
     assert note.startswith(
-        "of the requests in flight 40% had their reply and waited for the load generator: it was busy"
+        "40% of the requests in flight had a reply that the load generator had not read: its own work"
     )
     _, (note,) = client_limit([piece((0.2, 0.5), client_backlog_ratio=0.4)])
     assert note.startswith(
-        "of the requests in flight 40% had their reply and waited for the load generator: it had no CPU"
+        "40% of the requests in flight had a reply that the load generator had not read: others had its CPU"
     )
 
 

@@ -254,8 +254,18 @@ class TestClientLimit:
     def test_a_row_says_whether_the_load_generator_was_the_limit_and_why(self) -> None:
         measured = row(piece(client_cpu_ratio=0.9))
         assert measured.client_limited is True
-        assert measured.notes[0].startswith("the load generator used 90% of a core: it, not the server, was the limit")
+        assert measured.notes[0].startswith("the load generator used 90% of a core: its own work was the limit")
         assert row(piece()).client_limited is False
+
+    @pytest.mark.parametrize(("of_host", "shared"), [(0.97, True), (0.5, False)])
+    def test_a_server_on_the_same_full_cpus_is_told_of(self, of_host: float, shared: bool) -> None:
+        telemetry = {**on_host("server processes", 1.0), **on_host("nv_cpu_utilization", of_host)}
+        (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=telemetry)).notes
+        assert ("it and the server share CPUs that are full" in note) == shared
+
+    def test_full_cpus_of_a_server_elsewhere_are_not_ours(self) -> None:
+        (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=on_host("nv_cpu_utilization", 1.0))).notes
+        assert "share" not in note
 
     def test_its_cpu_is_weighed_by_time(self) -> None:
         measured = row(piece(client_cpu_ratio=1.0), piece({10.0: 300}, 3.0, client_cpu_ratio=0.2))
