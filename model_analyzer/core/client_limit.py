@@ -33,7 +33,7 @@ _OTHERS = (
     "others had its CPU (a neighbour, the server, a container's CPU limit): keep cores free for it (client_cpus), raise the"
     " limit, or run it elsewhere"
 )
-_SHARED = "it and the server share CPUs that are full, and the figures are of both together: run it on another machine"
+_SHARED = "it and the server share full CPUs: the figures are of both; run it on another machine"
 
 
 def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:

@@ -30,7 +30,8 @@ class Slice:
     """What one slice saw.
 
     stats: successes only. failures: message -> count. server: deltas of the model's `nv_inference_*`
-    counters over the same time, None where the metrics page could not be read (`server_problem` says why).
+    counters over the same time, None where the metrics page could not be read (`server_problem` says why); scrapes_s: seconds
+    that the two scrapes at its ends took, at some moment of which the counters were read.
     client_cpu_ratio: CPU of the load generator / wall time. client_backlog_ratio: of the requests in flight, how many had
     their reply lying unread. workers: the load generator's processes. gpus: the GPUs that count. telemetry: scraped series
     inside the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
@@ -59,6 +60,7 @@ class Slice:
     repeat: int = 0
     client_backlog_ratio: float = 0.0
     workers: tuple[WorkerShare, ...] = ()
+    scrapes_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -88,6 +90,7 @@ class Slice:
             "repeat": self.repeat,
             "client_backlog_ratio": self.client_backlog_ratio,
             "workers": [[share.cpu_ratio, share.wait_ratio] for share in self.workers],
+            "scrapes_s": self.scrapes_s,
         }
 
     @classmethod

@@ -10,6 +10,7 @@ from model_analyzer.core import open_loop
 from model_analyzer.core.client_limit import HOST_FULL, client_limit
 from model_analyzer.core.energy import energy_per_inference
 from model_analyzer.core.histogram import Histogram, least_count
+from model_analyzer.core.load import Load
 from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
@@ -32,6 +33,9 @@ SERVER_TIMES = {
 
 # A round of a large group may take minutes; slices further apart than this come from a run that was taken up again.
 SITTING = timedelta(hours=1)
+
+# Of an open loop, at the ends of a slice: bursts have more in flight than the mean.
+LEAST_IN_FLIGHT = 16.0
 
 # Rows measured within less are told to be short-sighted: levels of a machine hold for seconds.
 SIGHT_S = 20.0
@@ -226,16 +230,39 @@ def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reaso
 
 
 def _cross_check(phase: Phase, read: Sequence[tuple[Slice, Mapping[str, float]]], succeeded: float) -> list[str]:
-    """Client's count against the server's over the same seconds: they may differ by what was in flight at each end."""
+    """Client's count against the server's over the same seconds, as far as these are the same and each request is at one place."""
     ours = sum(piece.stats.count for piece, _ in read)
     # Triton counts a Python model's error replies as successes (seen with 2.51).
     failures = sum(sum(piece.failures.values()) for piece, _ in read)
-    in_flight = phase.load.value if phase.load.kind == "concurrency" else 16
-    allowed = len(read) * in_flight + 0.01 * max(ours, succeeded)
+    within = [_in_flight(phase.load, piece) for piece, _ in read]
+    # One slice may be off by what is in flight at both of its ends; that all are, to the same side, does not happen.
+    allowed = sum(within) + max(within) + sum(_during_scrapes(piece) for piece, _ in read) + 0.01 * max(ours, succeeded)
     if ours - allowed <= succeeded <= ours + failures + allowed:
         return []
     why = "other clients?" if succeeded > ours else "replies from elsewhere, such as a cache or a proxy?"
     return [f"client counted {ours} replies, the server {succeeded:.0f}: {why}"]
+
+
+def _in_flight(load: Load, piece: Slice) -> float:
+    """Requests that may, at an end of a slice, be counted by the server and not yet here, or the other way round.
+
+    Replies are on their way, and Triton counts a request only after it has answered.
+    """
+    if load.kind == "concurrency":
+        return load.value
+    return max(LEAST_IN_FLIGHT, _rate(piece) * (piece.stats.latency.mean_ns or 0.0) / 1e9)  # Little's law
+
+
+def _during_scrapes(piece: Slice) -> float:
+    """Replies by which the counts may differ because the server's are of some moment of a scrape, and ours of its middle.
+
+    On a busy machine a scrape takes as long as many replies, half of it either way; the rate may then be twice the mean.
+    """
+    return _rate(piece) * piece.scrapes_s
+
+
+def _rate(piece: Slice) -> float:
+    return piece.stats.count / piece.seconds if piece.seconds else 0.0
 
 
 def read_telemetry(

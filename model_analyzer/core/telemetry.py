@@ -59,7 +59,7 @@ class Page:
 
     source: "triton", "dcgm" or "host"; origin tells several of one kind apart (an URL). time_ns: the middle of the
     scrape. fingerprint: changes when the source has refreshed the values it holds; None: it reads them at each scrape.
-    problem: why there are no values, or some are missing.
+    problem: why there are no values, or some are missing. took_ns: how long the scrape took; its values are of some moment of it.
     """
 
     source: str
@@ -69,6 +69,7 @@ class Page:
     gpus: Mapping[str, Gpu] = field(default_factory=dict)
     fingerprint: int | None = None
     problem: str | None = None
+    took_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

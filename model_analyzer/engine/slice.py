@@ -218,6 +218,7 @@ def _reduce(
         problems=chosen.problems(recorder.problems()),
         notes=(*notes, *chosen.of_figures),
         repeat=plan.repeat,
+        scrapes_s=(before.took_ns + after.took_ns) / 1e9,
     )
 
 

@@ -63,6 +63,7 @@ def piece(of: Phase, number: int = 0, rate: int = 100, gpu: str | None = None) -
         telemetry=telemetry,
         cadences={},
         problems={},
+        scrapes_s=0.004,
     )
 
 

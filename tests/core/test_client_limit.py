@@ -85,7 +85,7 @@ def test_where_client_and_server_share_full_cpus_neither_is_called_the_limit(sha
     alone, (of_one,) = client_limit([piece(share)])
     together, (of_both,) = client_limit([piece(share)], shared_full=True)
     assert alone == together, "the figures are no less shaped"
-    assert "it and the server share CPUs that are full" in of_both
+    assert "it and the server share full CPUs" in of_both
     assert "it and the server share" not in of_one
     assert "its own work was the limit" not in of_both
 

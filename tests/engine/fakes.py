@@ -218,6 +218,7 @@ class FakeSampler:
     cadence_s: float = 0.5
     problem: str | None = None
     memory: Callable[[], float] = lambda: 1e9
+    took_ns: int = 0
 
     def sample(self) -> Page:
         now_ns = self.generator.clock.now_ns()
@@ -231,7 +232,8 @@ class FakeSampler:
                 Series("nv_gpu_utilization", self.gpu): 0.5,
                 Series("nv_gpu_memory_used_bytes", self.gpu): self.memory(),
             }
-        return Page(self.name, "", now_ns, values, gpus, fingerprint=int(now_ns / (self.cadence_s * SECOND_NS)))
+        fingerprint = int(now_ns / (self.cadence_s * SECOND_NS))
+        return Page(self.name, "", now_ns, values, gpus, fingerprint, took_ns=self.took_ns)
 
 
 @dataclass

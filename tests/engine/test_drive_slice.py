@@ -212,3 +212,8 @@ def test_a_slice_is_as_long_as_the_latency_of_the_whole_load_asks(running: World
 def test_lag_asks_for_more_where_it_is_the_load_generators_own(running: World, replies: Replies, orders: int) -> None:
     drive(running, lambda order: replies if order.workers == 1 else Replies(), most_workers=2)
     assert len(running.generator.orders) == orders
+
+
+def test_a_slice_knows_how_long_the_scrapes_at_its_ends_took(running: World) -> None:
+    running.sampler.took_ns = 30_000_000
+    assert drive(running, lambda _order: Replies(rate=1000)).scrapes_s == pytest.approx(0.06)

@@ -225,10 +225,11 @@ class PageSampler:
             parsed = self._endpoint.read()
         except PageProblem as problem:
             return Page(self.name, self.origin, monotonic_ns(), problem=str(problem))
-        time_ns = (before + monotonic_ns()) // 2
+        took_ns = monotonic_ns() - before
+        time_ns = before + took_ns // 2
         last = self._last
         if last is None or last[0] is not parsed:
             page = self._page_of(parsed.rows, time_ns, self.origin)
             last = self._last = parsed, replace(page, problem=parsed.problem or page.problem)
         # An exporter that is scraped more often than it refreshes shows the same page again: nothing of it is new.
-        return replace(last[1], time_ns=time_ns)
+        return replace(last[1], time_ns=time_ns, took_ns=took_ns)

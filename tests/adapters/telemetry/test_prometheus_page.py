@@ -236,8 +236,10 @@ def test_the_connection_is_kept(replay: Replay) -> None:
 def test_a_page_is_stamped_inside_its_scrape(replay: Replay) -> None:
     replay.serve(page("dcgm/t4_under_load_no_help_type.prom"))
     before = time.monotonic_ns()
-    stamped = DcgmSampler(replay.url).sample().time_ns
-    assert before < stamped < time.monotonic_ns()
+    stamped = DcgmSampler(replay.url).sample()
+    assert before < stamped.time_ns < time.monotonic_ns()
+    assert before <= stamped.time_ns - stamped.took_ns // 2
+    assert 0 < stamped.took_ns < time.monotonic_ns() - before
 
 
 def test_a_refused_connection_is_not_called_a_timeout() -> None:
