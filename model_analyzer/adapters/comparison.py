@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from model_analyzer.adapters.tables import format_number, format_value, streamed
+from model_analyzer.adapters.tables import format_number, format_value, limited, standing, streamed
 from model_analyzer.core.apart import ASPECTS, apart
 from model_analyzer.core.comparison import Compared
 from model_analyzer.core.metric import METRICS, header
@@ -40,6 +40,8 @@ STREAM_FIGURES = {
     "output_token_throughput": "resp/s",
     "output_token_throughput_ci": "+-",
 }
+# What is to be known of a row, after the figures.
+KNOWN_BY = ("client_limited", "status", "notes")
 COST = "Cost per Million Inferences"
 COST_DIGITS = 6
 UNKNOWN_TYPE = "unknown"
@@ -51,7 +53,7 @@ def to_csv(rows: Sequence[Compared]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     telling, figures = _telling(rows), _figures(rows)
     about = [header(tag) for tag in (*NAMED_BY, *telling)]
-    writer.writerow([*about, "GPU Type", "GPUs", *map(header, figures), COST, header("status"), header("notes")])
+    writer.writerow([*about, "GPU Type", "GPUs", *map(header, figures), COST, *map(header, KNOWN_BY)])
     for row in rows:
         m, load = row.measurement, row.measurement.phase.load
         value = format_number(load.value)
@@ -67,6 +69,7 @@ def to_csv(rows: Sequence[Compared]) -> str:
                 row.gpus or "",
                 *(format_value(METRICS[tag], m.values.get(tag)) for tag in figures),
                 _cost(row),
+                limited(m),
                 m.status,
                 _notes(row, figures),
             ]
@@ -88,9 +91,8 @@ def _cost(row: Compared) -> str:
 
 
 def _notes(row: Compared, figures: Mapping[str, str]) -> str:
-    """Why the row is not ok, and why a cell is empty; equal reasons together."""
+    """The row's own notes, and why a cell is empty; equal reasons together."""
     m = row.measurement
-    why = list(m.notes[:1]) if m.status != "ok" else []
     empty: dict[str, list[str]] = {}
     for tag in figures:
         if m.values.get(tag) is None and tag in m.reasons:
@@ -99,7 +101,7 @@ def _notes(row: Compared, figures: Mapping[str, str]) -> str:
         empty.setdefault("no DCGM exporter said which GPU it was", []).append("GPU Type")
     if row.cost is None:
         empty.setdefault(row.no_cost, []).append(COST)
-    return " | ".join((*why, *(f"{', '.join(headers)}: {reason}" for reason, headers in empty.items())))
+    return " | ".join((*m.notes, *(f"{', '.join(headers)}: {reason}" for reason, headers in empty.items())))
 
 
 def show(console: Console, rows: Sequence[Compared]) -> None:
@@ -126,7 +128,7 @@ def show(console: Console, rows: Sequence[Compared]) -> None:
             str(row.gpus or "-"),
             *(format_value(METRICS[tag], m.values.get(tag)) or "-" for tag in figures),
             _cost(row) or "-",
-            m.status,
+            standing(m),
         )
         before = named
     console.print(table)

@@ -149,9 +149,19 @@ def _about(m: Measurement, constraints: Constraints) -> Row:
         "instance_group": m.instance_group or "",
         "max_batch_size": "" if m.max_batch_size is None else str(m.max_batch_size),
         "satisfies_constraints": "" if satisfied is None else "Yes" if satisfied else "No",
-        "client_limited": "" if m.client_limited is None else "Yes" if m.client_limited else "No",
+        "client_limited": limited(m),
         "status": m.status,
     }
+
+
+def limited(m: Measurement) -> str:
+    """Whether the load generator was the limit, as the tables have it."""
+    return "" if m.client_limited is None else "Yes" if m.client_limited else "No"
+
+
+def standing(m: Measurement) -> str:
+    """The status, and that the load generator was the limit, which holds of a row that is ok, too."""
+    return f"{m.status}, client limited" if m.client_limited else m.status
 
 
 class _Told(NamedTuple):
@@ -383,5 +393,5 @@ def _summary_columns(layout: Layout) -> list[tuple[str, Callable[[Measurement], 
 def _status(m: Measurement) -> str:
     """The status and its first reason, which may be a model's whole traceback: the tables have all of it."""
     if m.status == "ok" or not m.notes:
-        return m.status
-    return f"{m.status}: {shorten(m.notes[0], SHOWN_REASON, placeholder=' ...')}"
+        return standing(m)
+    return f"{standing(m)}: {shorten(m.notes[0], SHOWN_REASON, placeholder=' ...')}"

@@ -1,4 +1,7 @@
-"""What else tells phases apart than model, variant, batch size and load: said where rows would look alike without it."""
+"""What else tells phases apart than model, variant, batch size and load: said where rows would look alike without it.
+
+The protocol is said wherever rows differ in it: it moves every figure, so that rows of two of them are no series over the load.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,20 @@ ASPECTS: dict[str, Callable[[Phase], str]] = {
 }
 
 
+# Said wherever two phases of a table differ in it, whatever they are named.
+OF_ALL = "client_protocol"
+
+
 def apart(phases: Iterable[Phase]) -> tuple[str, ...]:
-    """The columns in which phases differ that are named alike, in the order of ASPECTS; none where no two are."""
+    """The columns in which phases differ that are named alike, and the protocol where any do, in the order of ASPECTS."""
+    phases = tuple(phases)
     alike: dict[tuple[Any, ...], list[Phase]] = {}
     for phase in phases:
         name = (phase.variant.model, phase.variant.name, phase.batch_size, phase.load.kind, phase.load.value)
         alike.setdefault(name, []).append(phase)
     several = [each for each in alike.values() if len(each) > 1]
-    return tuple(tag for tag, said in ASPECTS.items() if any(len({said(p) for p in each}) > 1 for each in several))
+
+    def differ(tag: str, said: Callable[[Phase], str]) -> bool:
+        return any(len({said(phase) for phase in each}) > 1 for each in ([phases] if tag == OF_ALL else several))
+
+    return tuple(tag for tag, said in ASPECTS.items() if differ(tag, said))

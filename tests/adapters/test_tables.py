@@ -270,6 +270,12 @@ def test_the_summary_shows_what_a_person_wants_first() -> None:
     assert "Fits" not in text
 
 
+@pytest.mark.parametrize(("limited", "told"), [(True, True), (False, False), (None, False)])
+def test_the_summary_says_where_the_load_generator_was_the_limit(limited: bool | None, told: bool) -> None:
+    text = printed([replace(measured(phase()), client_limited=limited)], width=200)
+    assert ("client limited" in text) is told
+
+
 def test_the_summary_shows_the_beginning_of_a_long_reason() -> None:
     text = printed([failed(phase("broken"), "ModuleNotFoundError: " + "a frame of the traceback " * 200)], width=400)
     (bad,) = text.splitlines()[-2:-1]

@@ -265,8 +265,8 @@ def test_rows_that_are_named_alike_are_told_apart_in_every_table(
 
 
 def test_rows_that_have_another_name_anyway_need_no_further_column(command: Command, tmp_path: Path) -> None:
-    """One model over HTTP, another over gRPC and streamed: nothing would look alike."""
-    other = replace(PLAN[-1], protocol="grpc", call="stream_infer")
+    """One model that is streamed, another that is not: nothing would look alike."""
+    other = replace(PLAN[-1], call="stream_infer")
     fill(tmp_path / "one", [measured(PLAN[0])], PLAN[:1], plan=None)
     fill(tmp_path / "two", [measured(other)], [other], plan=None)
     assert command("merge", "one", "two", "-o", "out").code == 0
@@ -395,6 +395,19 @@ def test_constraints_of_the_first_run_hold_and_models_of_the_others_keep_theirs(
     assert command("merge", "one", "two", "-o", "out").code == 0
     fits = {(row["Model"], row["Satisfies Constraints"]) for row in table(tmp_path / "out", INFERENCE)}
     assert fits == {("a", "Yes"), ("b", "No")}
+
+
+def test_the_comparison_says_where_the_load_generator_was_the_limit(command: Command, tmp_path: Path) -> None:
+    note = "the load generator used 95% of a core: its own work was the limit"
+    free = replace(measured(PLAN[0]), client_limited=False)
+    bound = replace(measured(PLAN[1]), client_limited=True, notes=(note,))
+    fill(tmp_path / "results", [free, bound], PLAN[:2], plan=None)
+    ended = command("merge", "results", "-o", "out")
+    one, other = table(tmp_path / "out", COMPARISON)
+    assert (one["Client Limited"], other["Client Limited"]) == ("No", "Yes")
+    assert note not in one["Notes"]
+    assert other["Notes"].startswith(note)
+    assert "ok, client limited" in ended.out
 
 
 def test_a_failed_phase_says_why_in_the_comparison(command: Command, tmp_path: Path) -> None:

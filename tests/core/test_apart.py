@@ -27,9 +27,15 @@ def test_only_what_differs_between_phases_of_one_name_tells_them_apart() -> None
 
 def test_phases_of_several_names_need_no_more() -> None:
     others = [phase(load=2), phase(batch=2), phase("n"), phase(kind="request_rate")]
-    assert apart([ONE, *(replace(other, protocol="grpc") for other in others)]) == ()
+    assert apart([ONE, *(replace(other, call="stream_infer") for other in others)]) == ()
     variant = replace(ONE.variant, name="m_config_0")
-    assert apart([ONE, replace(ONE, variant=variant, protocol="grpc")]) == ()
+    assert apart([ONE, replace(ONE, variant=variant, call="stream_infer")]) == ()
+
+
+def test_two_protocols_are_told_apart_whatever_else_is_named() -> None:
+    """HTTP at one load beside gRPC at the next would look like a series."""
+    assert apart([ONE, replace(phase(load=2), protocol="grpc")]) == ("client_protocol",)
+    assert apart([ONE, phase(load=2)]) == ()
 
 
 def test_custom_intervals_of_one_mean_are_told_apart_by_their_digest() -> None:
