@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from model_analyzer.core import open_loop
 from model_analyzer.core.client_limit import HOST_FULL, client_limit
@@ -16,10 +16,10 @@ from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metric
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
 from model_analyzer.core.remarks import remarks
-from model_analyzer.core.repeats import by_repeat, differences, percentile_spread, throughput_spread
+from model_analyzer.core.repeats import by_repeat, compared, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, rate_of, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
-from model_analyzer.core.stream_intervals import stream_intervals
+from model_analyzer.core.stream_intervals import compared_streams, stream_intervals
 from model_analyzer.core.streams import stream_values
 from model_analyzer.core.telemetry import Reading, Summaries, merge
 
@@ -84,7 +84,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *limit_notes,
                 *open_loop.notes(phase.load, slices),
                 *_few_replies(sum(piece.stats.count for piece in slices)),
-                *differences(stats),
+                *differences(chain(compared(stats), compared_streams(stats)), len(stats)),
                 *_remarks(stats),
                 *_short_sight([piece.stats for piece in slices], verdict),
                 *_sittings(slices),

@@ -6,11 +6,11 @@ shows it. So a phase is measured again after a reload, and the spread between th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import erfc, expm1, hypot, log, sqrt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -146,25 +146,41 @@ def _mean(slices: Sequence[SliceStats]) -> float:
     return Histogram.merge(piece.latency for piece in slices).mean_ns or 0.0
 
 
-def differences(repeats: Sequence[Sequence[SliceStats]]) -> tuple[str, ...]:
+class Compared(NamedTuple):
+    """A figure of the repeats: its name, how far they lie apart, and the interval of each by itself (None: not known)."""
+
+    name: str
+    spread: Spread | None
+    within: Sequence[Interval | None]
+
+
+def compared(repeats: Sequence[Sequence[SliceStats]]) -> Iterator[Compared]:
+    """Of whole requests."""
+    yield Compared("throughput", throughput_spread(repeats), [throughput_interval(slices) for slices in repeats])
+    each = [percentile_interval(slices, 0.99) for slices in repeats]
+    yield Compared("p99 latency", percentile_spread(repeats, 0.99), each)
+
+
+def differences(figures: Iterable[Compared], repeats: int) -> tuple[str, ...]:
     """A remark where the repeats differ by more than their own intervals explain, with what to do."""
-    if len(repeats) < 2:
+    if repeats < 2:
         return ()
     found = []
-    for name, spread, within in (
-        ("throughput", throughput_spread(repeats), [throughput_interval(slices) for slices in repeats]),
-        ("p99 latency", percentile_spread(repeats, 0.99), [percentile_interval(slices, 0.99) for slices in repeats]),
-    ):
+    for name, spread, within in figures:
         known = [each for each in within if each is not None]
         if spread is not None and len(known) == len(within) and _differ(known):
             found.append(f"{name} by {spread.largest - 1:.0%}")
     if not found:
         return ()
     return (
-        f"results differ between reloads: {' and '.join(found)} (largest / smallest of {len(repeats)} repeats), more than"
-        " the interval of each explains; what one load of the model shows the next need not: compare variants by several"
-        " repeats, and pin CPUs and clocks to narrow the spread",
+        f"results differ between reloads: {listed(found)} (largest / smallest of {repeats} repeats), more than the interval"
+        " of each explains; compare variants by several repeats, and pin CPUs and clocks to narrow the spread",
     )
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _differ(values: Sequence[Interval]) -> bool:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from model_analyzer.core.histogram import Histogram
-from model_analyzer.core.repeats import mean_over, percentile_over, throughput_over
-from model_analyzer.core.stats import Interval, SliceStats, throughput_motion, why_no_mean, why_no_percentile
+from model_analyzer.core.repeats import (
+    Compared,
+    mean_over,
+    mean_spread,
+    percentile_over,
+    throughput_over,
+    throughput_spread,
+)
+from model_analyzer.core.stats import (
+    Interval,
+    SliceStats,
+    mean_interval,
+    throughput_interval,
+    throughput_motion,
+    why_no_mean,
+    why_no_percentile,
+)
 from model_analyzer.core.streams import INTERVALS, NO_WAITS, NOT_STREAMED, StreamStats
 
 Waits = Callable[[StreamStats], Histogram]
@@ -41,6 +56,17 @@ def stream_intervals(
     apart = "it differs too much between the slices" + (" or the repeats" if len(repeats) > 1 else "")
     reasons = {tag: f"no interval: {why or apart}" for tag, (_, why) in found.items() if values[tag] is None}
     return values, reasons
+
+
+def compared_streams(repeats: Sequence[Sequence[SliceStats]]) -> Iterator[Compared]:
+    """What of the streams is held against other repeats; nothing where nothing is streamed."""
+    if not any(piece.stream for slices in repeats for piece in slices):
+        return
+    came = _seen(repeats, lambda stream: Histogram.merge((stream.first, stream.gaps)))
+    yield Compared("output token throughput", throughput_spread(came), [throughput_interval(each) for each in came])
+    for name, waits in WAITS.items():
+        seen = _seen(repeats, waits)
+        yield Compared(f"mean {name.replace('_', ' ')}", mean_spread(seen), [mean_interval(each) for each in seen])
 
 
 def _seen(repeats: Sequence[Sequence[SliceStats]], waits: Waits) -> list[list[SliceStats]]:

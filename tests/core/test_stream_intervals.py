@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_analyzer.core.repeats import mean_over, percentile_over, throughput_over
+from model_analyzer.core.repeats import differences, mean_over, percentile_over, throughput_over
 from model_analyzer.core.stats import (
     SliceStats,
     mean_interval,
@@ -19,7 +19,7 @@ from model_analyzer.core.stats import (
     throughput_motion,
     window_counts,
 )
-from model_analyzer.core.stream_intervals import stream_intervals
+from model_analyzer.core.stream_intervals import compared_streams, stream_intervals
 from model_analyzer.core.streams import INTERVALS, StreamStats
 
 SECOND_NS, WINDOW_NS, MS = 1_000_000_000, 50_000_000, 1_000_000
@@ -140,6 +140,28 @@ class TestRepeats:
                 assert other is not None
                 # t of two degrees of freedom: 4.3 x 0.09 / sqrt(3) of the logarithm.
                 assert other > 0.2 * 11 * MS > one
+
+    def test_streams_that_differ_between_repeats_are_told(self) -> None:
+        of = self.three(1, 1.2, 1.4)
+        assert [figure.name for figure in compared_streams(of)] == [
+            "output token throughput", "mean time to first token", "mean inter token latency"
+        ]  # fmt: skip
+        (remark,) = differences(compared_streams(of), 3)
+        assert remark.startswith("results differ between reloads: mean time to first token by 4")
+        assert "and mean inter token latency by 4" in remark
+        assert "output token throughput" not in remark, "as many came in each"
+
+    def test_streams_that_agree_are_not(self) -> None:
+        said = [
+            differences(compared_streams([some(seed=10 * seed + n, gaps=2, number=n) for n in range(3)]), 3)
+            for seed in range(10)
+        ]
+        assert sum(bool(remark) for remark in said) <= 1
+
+    def test_what_is_not_streamed_or_not_repeated_has_nothing_to_compare(self) -> None:
+        unary = [[replace(piece, stream=None) for piece in slices] for slices in self.three(1, 2)]
+        assert [*compared_streams(unary)] == []
+        assert differences(compared_streams(self.three(1)), 1) == ()
 
     def test_one_repeat_is_a_phase_without_repeats(self) -> None:
         (only,) = self.three(1)
