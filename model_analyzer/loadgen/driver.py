@@ -23,6 +23,7 @@ from time import monotonic_ns
 from typing import Any, Generic, TypeVar
 
 from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS
+from model_analyzer.loadgen.drain import Drain
 from model_analyzer.loadgen.order import Order, tls_context
 from model_analyzer.loadgen.responses import Responses
 from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
@@ -38,8 +39,6 @@ CONVERSE_NS = 5_000_000
 CONVERSE_LIMIT = struct.pack("@ll", 0, CONVERSE_NS // 1000)
 # Pieces given to the kernel at once; it takes 1024.
 PIECES = 256
-# After `stop` requests in flight get this long to come back, so that they do not burden the next slice.
-DRAIN_NS = 1_000_000_000
 BACKOFF_FIRST_NS = 10_000_000
 BACKOFF_LAST_NS = 1_000_000_000
 # A host with several addresses (localhost: ::1 and 127.0.0.1) is tried this long at each.
@@ -99,7 +98,8 @@ class Driver(ABC, Generic[C, S]):
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
         self._inflight = 0
-        self._stopped_ns: int | None = None
+        self._stopped = False
+        self._drain = Drain()
         self._resume: list[tuple[int, int, S]] = []
         self._tls = tls_context(order.tls) if order.tls else None
         self._address = _address(order.host, order.port)
@@ -180,11 +180,11 @@ class Driver(ABC, Generic[C, S]):
         return (origin_ns + time for time in times)
 
     def _finished(self, now: int) -> bool:
-        return self._stopped_ns is not None and (not self._inflight or now - self._stopped_ns > DRAIN_NS)
+        return self._stopped and (not self._inflight or self._drain.over(now))
 
     def _wait_s(self, due: int | None, now: int) -> float:
         until = self._tally.next_report_ns
-        if due is not None and due < until and self._stopped_ns is None:
+        if due is not None and due < until and not self._stopped:
             until = due
         if self._resume and self._resume[0][0] < until:
             until = self._resume[0][0]
@@ -218,9 +218,11 @@ class Driver(ABC, Generic[C, S]):
             self._read(conn, sock)
 
     def _stop(self) -> None:
-        self._control.recv(64)  # b"" too: an analyzer that is gone is a stop
-        self._epoll.unregister(self._control.fileno())
-        self._stopped_ns = monotonic_ns()
+        said = self._control.recv(64)
+        if not said:  # An analyzer that is gone is a stop, too, and may go while the load drains.
+            self._epoll.unregister(self._control.fileno())
+        self._stopped = True
+        self._drain.begin(monotonic_ns(), hung_up=not said)
         self._waiting.clear()
 
     # -- connections ---------------------------------------------------------------------------
@@ -253,7 +255,7 @@ class Driver(ABC, Generic[C, S]):
         """The slot goes on over another connection."""
         self._leave(slot)
         slot.state = FREE
-        if self._stopped_ns is None:
+        if not self._stopped:
             self._join(slot)
 
     def _drop(self, slot: S) -> None:
@@ -350,7 +352,7 @@ class Driver(ABC, Generic[C, S]):
 
     def _send_next(self, slot: S, now: int) -> None:
         """The slot has a connection and nothing in flight: send, or wait for the next due time."""
-        if self._stopped_ns is not None:
+        if self._stopped:
             slot.state = FREE
         elif not self._open_loop:
             self._send(slot, now)
@@ -362,7 +364,7 @@ class Driver(ABC, Generic[C, S]):
 
     def _send_due(self, schedule: Iterator[int], due: int | None, now: int) -> int | None:
         """Do what is due; the time of what comes next, None where nothing does."""
-        while due is not None and due <= now and self._stopped_ns is None:
+        while due is not None and due <= now and not self._stopped:
             if self._open_loop:
                 self._send_one(due, now)
             else:
@@ -534,11 +536,12 @@ class Driver(ABC, Generic[C, S]):
             slot = heapq.heappop(self._resume)[2]
             if slot.conn is not None:
                 self._send_next(slot, now)
-            elif self._stopped_ns is None:
+            elif not self._stopped:
                 self._join(slot)
         if now < self._tally.next_report_ns:
             return
         self._time_out(now - self._order.timeout_ns)
+        self._drain.told(now, self._tally.latency)
         self._tally.report(now, self._inflight, self._backlog())
 
     def _backlog(self) -> int:

@@ -103,7 +103,7 @@ class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
 
     def _arrived(self, slot: GrpcSlot, now: int) -> None:
         again_ns = slot.again_ns
-        if again_ns is None or slot.request is None or self._stopped_ns is not None:
+        if again_ns is None or slot.request is None or self._stopped:
             self._send_next(slot, now)
         elif len(slot.conn.session.streams) >= slot.conn.session.limit:
             self._move(slot)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from model_analyzer.loadgen import driver
+from model_analyzer.loadgen import drain, driver
 from model_analyzer.loadgen.__main__ import _drive
 from model_analyzer.loadgen.client import _batch
 from model_analyzer.loadgen.order import Order
@@ -300,7 +300,7 @@ def released_by_the_stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         threading.Timer(0.1, release.set).start()
 
     monkeypatch.setattr(driver.Driver, "_stop", stopped)
-    monkeypatch.setattr(driver, "DRAIN_NS", int(PATIENCE_S * 1e9))
+    monkeypatch.setattr(drain, "LEAST_NS", int(PATIENCE_S * 1e9))
     return release
 
 
