@@ -28,12 +28,10 @@ WAIT_SHARE = 0.1
 HOST_FULL = 0.9
 
 # What to do, by who keeps the load generator from more: itself, others, or the server on the same full CPUs.
-_BUSY = "its own work was the limit: more client_workers and CPUs, or another machine"
-_OTHERS = (
-    "others had its CPU (a neighbour, the server, a container's CPU limit): keep cores free for it (client_cpus), raise the"
-    " limit, or run it elsewhere"
-)
-_SHARED = "it and the server share full CPUs: the figures are of both; run it on another machine"
+# docs/troubleshooting.md says it at length.
+_BUSY = "its own work was the limit; more client_workers and CPUs, or another machine"
+_OTHERS = "others had its CPU, or a CPU limit; keep cores free for it (client_cpus)"
+_SHARED = "it and the server share full CPUs; run it on another machine"
 
 
 def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:
@@ -105,7 +103,7 @@ def _starved(slices: Sequence[Slice], shared_full: bool) -> Iterator[str]:
     wait = _over_time(slices, _longest_wait)
     if wait > WAIT_SHARE:
         why = _SHARED if shared_full else _OTHERS
-        yield f"the load generator waited for a CPU {wait:.0%} of the time, and latencies hold up to as much of it: {why}"
+        yield f"the load generator waited for a CPU {wait:.0%} of the time, latencies hold up to as much of it: {why}"
 
 
 def _latency_s(piece: Slice) -> float | None:

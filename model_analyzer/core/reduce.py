@@ -137,10 +137,7 @@ def _short_sight(slices: Sequence[SliceStats], verdict: Verdict) -> list[str]:
     seconds = span_s(slices)
     if not verdict.stable or verdict.throughput is None or seconds is None or seconds >= SIGHT_S:
         return []
-    return [
-        f"measured within {seconds:.0f} s: the intervals hold no slower moves of the machine; more loads in one job, or"
-        " more min_seconds, see further"
-    ]
+    return [f"measured within {seconds:.0f} s: the intervals hold no slower moves of the machine"]
 
 
 def _sittings(slices: Sequence[Slice]) -> list[str]:

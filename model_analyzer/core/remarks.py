@@ -1,6 +1,6 @@
-"""What a person should know of how a phase went: named tests on its slices, each said in words with what to do.
+"""What a person should know of how a phase went: named tests on its slices, each said in a clause with what to do.
 
-How often each speaks where there is nothing to say is measured: docs/measurement.md, "Remarks".
+Rows are many, so a remark is short; what it may come from stands once, in docs/measurement.md, "Remarks". How often each speaks where there is nothing to say is measured, too.
 """
 
 from __future__ import annotations
@@ -86,16 +86,10 @@ def _say_outliers(rates: Floats, low: Sequence[int]) -> Iterator[str]:
         return
     shares = ", ".join(f"{rates[n] / np.median(rates):.0%}" for n in low)
     if list(low) == [0]:
-        yield (
-            f"the first slice ran at {shares} of the median: the model warmed up over it (caches, lazy loading);"
-            " a model_warmup in its config, or a larger min_seconds, makes it count less"
-        )
+        yield f"the first slice ran at {shares} of the median: the model warmed up; model_warmup, or a larger min_seconds"
         return
     which = ", ".join(str(n + 1) for n in low)
-    yield (
-        f"slice {which} of {len(rates)} ran at {shares} of the median: something else used the machine for a while"
-        " (a neighbour, a scheduled job)? measure again when it is quiet"
-    )
+    yield f"slice {which} of {len(rates)} ran at {shares} of the median: something else used the machine? measure again"
 
 
 def _two_levels(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:
@@ -111,8 +105,8 @@ def _two_levels(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:
         return
     which = _ranges([n + 1 for n, rate in enumerate(rates) if rate <= low[-1]])
     yield (
-        f"throughput had two levels: slices {which} of {k} ran at {low.mean() / high.mean():.0%} of the others: a neighbour on"
-        " the machine for that time, or clocks that changed? measure again when it is quiet; pin CPUs and clocks"
+        f"throughput had two levels: slices {which} of {k} ran at {low.mean() / high.mean():.0%} of the others: a neighbour, or"
+        " clocks? measure again, or pin CPUs and clocks"
     )
 
 
@@ -137,10 +131,7 @@ def _drift(rates: Floats) -> Iterator[str]:
     slope = float(np.median(differences / (later - earlier)))
     change = slope * (k - 1) / float(np.median(rates))
     if erfc(z / sqrt(2)) < TREND_P and abs(change) > TREND_SHARE:
-        yield (
-            f"throughput drifted by {change:+.0%} over the phase: thermal limits, caches warming up, or a neighbour?"
-            " measure longer (max_seconds), or again once it has settled"
-        )
+        yield f"throughput drifted by {change:+.0%} over the phase: measure longer (max_seconds), or once it has settled"
 
 
 def _ramp(pieces: Sequence[SliceStats], mean: float) -> Iterator[str]:
@@ -152,10 +143,8 @@ def _ramp(pieces: Sequence[SliceStats], mean: float) -> Iterator[str]:
         return
     t = float(differences.mean() / differences.std(ddof=1) * sqrt(k))
     if float(both_tails(np.array([t]), k - 1)[0]) / 2 < RAMP_P:
-        yield (
-            f"each slice begins {differences.mean() / mean:.0%} slower than it ends: the warm-up is too short for"
-            " this model's caches or clocks; a larger slice_seconds makes it count less"
-        )
+        share = differences.mean() / mean
+        yield f"each slice begins {share:.0%} slower than it ends: the warm-up is too short; a larger slice_seconds"
 
 
 def _half_rates(piece: SliceStats) -> tuple[float, float]:
@@ -172,8 +161,8 @@ def _pauses(pieces: Sequence[SliceStats]) -> Iterator[str]:
     pauses = int((counts < PAUSE_SHARE * usual).sum())
     if pauses >= PAUSES:
         yield (
-            f"the load stood still in {pauses} of {len(counts)} windows of {pieces[0].window_ns / 1e6:.0f} ms:"
-            " garbage collection, a page fault storm, or CPU taken by others? the percentiles above p95 show it"
+            f"the load stood still in {pauses} of {len(counts)} windows of {pieces[0].window_ns / 1e6:.0f} ms: see the"
+            " percentiles above p95"
         )
 
 
@@ -183,8 +172,8 @@ def _moves(pieces: Sequence[SliceStats]) -> Iterator[str]:
     if moved is None or moved.steady >= STEADY_BELOW or moved.moving_sd < MOVES_SHARE * moved.mean:
         return
     yield (
-        f"throughput moves by ±{moved.moving_sd / moved.mean:.0%}, each move for about {moved.hold_s:.1g} s: the phase"
-        f" is worth {moved.pieces:.0f} independent values; more max_seconds, or more loads in one job, bring more"
+        f"throughput moves by ±{moved.moving_sd / moved.mean:.0%}, each move for about {moved.hold_s:.1g} s: worth"
+        f" {moved.pieces:.0f} independent values; a larger max_seconds, or more loads in the job"
     )
 
 
@@ -207,9 +196,9 @@ def _two_modes(pieces: Sequence[SliceStats]) -> Iterator[str]:
     what = f"latency has two modes, {modes.fast_ns / 1e6:.3g} ms and {modes.slow_ns / 1e6:.3g} ms ({slow:.0%} of the replies)"
     # Each slice is of one kind: the machine changes; slices hold both: the requests differ.
     if float(np.median(np.minimum(shares, 1 - shares))) < MODE_SHARE / 2:
-        yield f"{what}, at different times: the machine has two speeds (clocks, a neighbour); pin them, or compare p50 with care"
+        yield f"{what}, at different times: the machine has two speeds; pin CPUs and clocks"
     else:
-        yield f"{what}, at all times: two kinds of requests or paths (a cache, batches, unequal instances); read p50 and p99, not the mean"
+        yield f"{what}, at all times: read p50 and p99, not the mean"
 
 
 def _share_above(latency: Histogram, valley: int) -> float:

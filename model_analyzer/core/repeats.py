@@ -174,7 +174,7 @@ def differences(figures: Iterable[Compared], repeats: int) -> tuple[str, ...]:
         return ()
     return (
         f"results differ between reloads: {listed(found)} (largest / smallest of {repeats} repeats), more than the interval"
-        " of each explains; compare variants by several repeats, and pin CPUs and clocks to narrow the spread",
+        " of each explains; compare variants by several repeats",
     )
 
 

@@ -68,7 +68,7 @@ def test_every_reason_is_given_and_what_to_do_once() -> None:
         "40% of the requests in flight had a reply that the load generator had not read",
         "the load generator was up to 8 ms late with 99 % of the sends, which latency holds",
     ]
-    assert note == f"{'; '.join(reasons)}: its own work was the limit: more client_workers and CPUs, or another machine"
+    assert note == f"{'; '.join(reasons)}: its own work was the limit; more client_workers and CPUs, or another machine"
 
 
 def test_sends_that_are_late_are_told_beside_a_cpu_that_others_take() -> None:
