@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from model_analyzer.errors import PHASES_FAILED
 if TYPE_CHECKING:
     from model_analyzer.job import Job
 
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.", metavar="FOLDER")]
 
 
@@ -34,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[str, str] = FLAG_NAMES) -> Job:
     """The job, its warnings printed. flag_names: key -> how the user spells the flag. Raises SpecError."""
+    _import_numpy()
     from model_analyzer.job import load_job
 
     job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
@@ -42,6 +45,21 @@ def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[st
     for warning in job.warnings:
         said.warning(warning)
     return job
+
+
+def _import_numpy() -> None:
+    """Without the threads that its OpenBLAS starts and lets spin, one a CPU: we multiply no matrices.
+
+    The variable is read once; a Triton that we start shall not inherit it.
+    """
+    given = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        import numpy  # noqa: F401
+    finally:
+        del os.environ[_BLAS_THREADS]
+        if given is not None:
+            os.environ[_BLAS_THREADS] = given
 
 
 def profile(config_file: str | None, values: dict[str, Any]) -> None:

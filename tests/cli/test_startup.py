@@ -75,6 +75,41 @@ def test_a_run_that_nobody_looks_at_imports_no_live_display() -> None:
     assert [name for name in ("rich.progress", "rich.live") if name in modules] == []
 
 
+@pytest.mark.parametrize("given", [None, "3"], ids=["not given", "given"])
+def test_numpy_comes_without_threads_and_a_server_that_we_start_does_not_know(given: str | None) -> None:
+    code = """
+import os
+from model_analyzer.cli.commands import _import_numpy
+_import_numpy()
+import numpy
+print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    if given is not None:
+        environment["OPENBLAS_NUM_THREADS"] = given
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert ran.stdout == f"1 {given}\n"
+
+
+def test_a_start_is_not_interrupted_by_the_collector_and_its_end_takes_nothing_apart(tmp_path: Path) -> None:
+    """What would run once all modules are to be taken apart does not run; what was printed is there."""
+    code = """
+import atexit, gc, sys
+from model_analyzer.__main__ import main
+sys.argv[1:] = ["plan", "-n", "a", "-m", "/m", "-c", "1"]
+atexit.register(print, "taken apart", file=sys.stderr)
+gc.callbacks.append(lambda phase, _: phase == "start" and sys.stderr.write("c"))
+main()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path
+    )
+    assert "1 phases of 1 variants" in ran.stdout
+    assert len(ran.stderr) <= 5, "collections; Python's own thresholds make 100"
+
+
 def test_the_load_generator_imports_no_library() -> None:
     code = "import sys; from model_analyzer.loadgen import __main__, driver, grpc_stream, http, http_generate; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
