@@ -3,6 +3,7 @@
     python bench/statistics_bench.py [--repeats 300] [--json FILE]    simulated servers, tables in Markdown
     python bench/statistics_bench.py --real 10                        on the embedded Triton too, so many repeats of each rule
     python bench/statistics_bench.py --repeats 0 --reloads 40         whether repeats over reloads hold what a reload changes
+    python bench/statistics_bench.py --repeats 0 --shares 60          what counting requests across the ends by their share does
     python bench/statistics_bench.py --guard                          short form: 1 if a committed limit is broken
 
 Simulated servers have a known throughput and p99, so that coverage (how often the 95 % interval holds the truth) is
@@ -99,20 +100,25 @@ class Study:
 
     def figures(self) -> dict[str, float | None]:
         """What the tables show; shares and ratios, and the mean of the measured seconds."""
-        values = np.array(self.estimates)
-        tens = [values[n : n + 10] for n in range(0, len(values) - 9, 10)] or [values]
         return {
             "covered": _mean(self.covered),
             "half_width": _median(self.widths),
             "covered_p99": _mean(self.covered_p99),
             "half_width_p99": _median(self.widths_p99),
-            "p99_known": len(self.covered_p99) / len(values),
+            "p99_known": len(self.covered_p99) / len(self.estimates),
             "naive_covered": _mean(self.naive),
-            "cv_of_ten": float(np.mean([ten.std(ddof=1) / ten.mean() for ten in tens])),
+            "cv_of_ten": self.cv_of_ten,
             "seconds": _mean(self.seconds),
             "ok": _mean(self.ok),
-            "ok_and_missed": self.ok_and_missed / len(values),
+            "ok_and_missed": self.ok_and_missed / len(self.estimates),
         }
+
+    @property
+    def cv_of_ten(self) -> float:
+        """Spread of ten repeats of the throughput, the mean of all tens."""
+        values = np.array(self.estimates)
+        tens = [values[n : n + 10] for n in range(0, len(values) - 9, 10)] or [values]
+        return float(np.mean([ten.std(ddof=1) / ten.mean() for ten in tens]))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -233,6 +239,28 @@ def _p99_over_loads(sigma: float) -> float:
     order = values.argsort()
     answered = np.repeat(speeds, len(quantiles))[order].cumsum()
     return float(values[order][np.searchsorted(answered, 0.99 * answered[-1])])
+
+
+# -- requests across the ends of a slice ---------------------------------------------------------------
+
+# A reply every 60 ms, four in flight: slices of 0.5 s hold eight or nine.
+SLOW, SLOW_CLIENTS, SLOW_S = Server(0.060, queues.gamma), 4, 2.0
+
+
+def shares(repeats: int) -> dict[str, float]:
+    """CV of ten repeats of a slow model's throughput, with requests across the ends counted by their share, and whole."""
+    count, period_s = round(SLOW_S / SLICE_S), PERIODS_S["6 loads in turn"]
+    rng = np.random.default_rng(1)
+    found: dict[str, Study] = {"by their share": Study(), "whole": Study()}
+    for _ in range(repeats):
+        done_ns, latency_ns = queues.closed_loop(SLOW, SLOW_CLIENTS, count * period_s + 2, rng)
+        start_s, loop_s = rng.random() / 2, SLOW_CLIENTS * SLOW.mean_s
+        slices = queues.slices_of(
+            done_ns, latency_ns, count, SLICE_S, period_s, start_s, loop_s=loop_s, inflight=SLOW_CLIENTS
+        )
+        found["by their share"].estimates.append(rate_of(slices))
+        found["whole"].estimates.append(rate_of([replace(piece, edges=0.0) for piece in slices]))
+    return {name: study.cv_of_ten for name, study in found.items()}
 
 
 # -- troubles, made on purpose -------------------------------------------------------------------------
@@ -546,6 +574,7 @@ def main() -> None:
     parser.add_argument(
         "--reloads", type=int, default=0, metavar="N", help="rows of a server that differs after each load"
     )
+    parser.add_argument("--shares", type=int, default=0, metavar="N", help="repeats of a slow model, counted both ways")
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--guard", action="store_true", help="a short study against the committed limits")
     given = parser.parse_args()
@@ -566,6 +595,10 @@ def main() -> None:
     if given.reloads:
         results["reloads"] = [reloaded(cv, n, given.reloads) for cv in (0.0, 0.03, 0.10) for n in (1, 3, 5)]
         print(f"\nA server that differs after each load, {given.reloads} rows\n\n{reloads_table(results['reloads'])}")
+    if given.shares:
+        results["shares"] = shares(given.shares)
+        told = ", ".join(f"{name} {cv:.1%}" for name, cv in results["shares"].items())
+        print(f"\nCV of ten repeats of {SLOW_S:g} s, requests across the ends of a slice counted {told}")
     if given.real:
         results["load_average"] = os.getloadavg()[0]
         results["real"] = real(given.real)

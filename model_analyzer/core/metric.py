@@ -185,7 +185,7 @@ _ALL: tuple[Metric, ...] = (
            "Seconds between refreshes of the source of GPU Utilization, as its pages showed them (a DCGM exporter: 30 by"
            " default); no finer than monitoring_interval.", (), "max", 1),
     Metric("cpu_used_ram", "RAM Usage (MB)", "MB", MB, "lower", "host",
-           "Largest memory in use: of the server's processes where they are ours, else of its host.",
+           "Largest memory in use: private pages (USS) of all the server's processes where they are ours, else all of its host.",
            ("server processes (USS)", "nv_cpu_memory_used_bytes"), "max", 1, first_round=True),
     Metric("cpu_available_ram", "RAM Available (MB)", "MB", MB, "higher", "host",
            "Smallest memory left on the server's host.",

@@ -73,3 +73,8 @@ def test_every_rule_is_judged_on_the_same_slices_of_the_real_server(bench: Modul
     found = bench.real_repeats(3, 1.0)
     assert set(found) == {*bench.RULES, "3 repeats"}
     assert all(figures["seconds"] > 0 for figures in found.values())
+
+
+def test_requests_across_the_ends_of_a_slice_by_their_share_make_repeats_agree_better(bench: ModuleType) -> None:
+    found = bench.shares(60)
+    assert found["by their share"] < 0.8 * found["whole"]
