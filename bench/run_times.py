@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ def times(records: list[Record]) -> dict[str, list[float]]:
     }
     slices = [record["data"] for record in records if record["kind"] == "slice"]
     found: dict[str, list[float]] = {"slice": [], "variant": [], "server": list(_server(records))}
-    for before, after in zip(slices, slices[1:], strict=False):
+    for before, after in pairwise(slices):
         took_s = (_at(after["started_at"]) - _at(before["started_at"])).total_seconds() - _measured_s(before)
         same = variants.get(before["phase_id"]) == variants.get(after["phase_id"])
         if same and before["repeat"] == after["repeat"]:
