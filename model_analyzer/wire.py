@@ -256,11 +256,19 @@ def _run(
 
 
 def _samplers(spec: JobSpec, server: ServerInfo, say: Callable[[str], None]) -> list[Sampler]:
-    from model_analyzer.adapters.telemetry.host import HostSampler
     from model_analyzer.adapters.telemetry.sources import exporters
     from model_analyzer.adapters.telemetry.triton import TritonSampler
 
-    return [TritonSampler(server.metrics_url), HostSampler(server.pids), *exporters(spec, os.environ, say)]
+    return [TritonSampler(server.metrics_url), *_host(server.pids), *exporters(spec, os.environ, say)]
+
+
+def _host(pids: Sequence[int]) -> list[Sampler]:
+    """None for a server that is not ours: nothing of it can be read, and its host may be another."""
+    if not pids:
+        return []
+    from model_analyzer.adapters.telemetry.host import HostSampler
+
+    return [HostSampler(pids)]
 
 
 def _gpu_types(job: Job) -> GpuTypes:

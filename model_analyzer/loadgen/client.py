@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from fcntl import fcntl
+from itertools import accumulate, pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -270,8 +271,8 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _batch(header: dict[str, Any], data: bytes) -> LoadBatch:
-    arrays = np.split(np.frombuffer(data, "<i8"), np.cumsum(_sizes(header))[:-1])
-    done_ns, latency_ns, send_lags_ns, *streamed = arrays
+    numbers, ends = np.frombuffer(data, "<i8"), [0, *accumulate(_sizes(header))]
+    done_ns, latency_ns, send_lags_ns, *streamed = (numbers[begin:end] for begin, end in pairwise(ends))
     return LoadBatch(
         end_ns=header["end_ns"],
         done_ns=done_ns,

@@ -39,6 +39,11 @@ class Merger:
 
     def take(self, worker: int, batch: LoadBatch) -> LoadBatch | None:
         """Add what a worker told; the next merged batch, if that completes one."""
+        if len(self._waiting) == 1 and not self._waiting[0] and batch.end_ns - self._end_ns >= EVERY_NS:
+            # The only worker's: it is as it should be. To put it together anew would be a tenth of what a slice costs us.
+            self._latest[0], self._end_ns = batch, batch.end_ns
+            self._told_ns[0], self._first_ns = batch.end_ns, self._first_ns or batch.end_ns
+            return batch
         self._waiting[worker].append(batch)
         self._told_ns[worker] = batch.end_ns
         self._first_ns = self._first_ns or batch.end_ns

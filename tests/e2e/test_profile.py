@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,27 @@ def test_a_sweep_writes_a_row_for_each_phase_and_the_baseline(make_job: Callable
     assert "embedded Triton 2." in done.stderr
     for name, head in (("model-inference", INFERENCE), ("model-gpu", GPU), ("server-only", SERVER)):
         assert (job.export_path / f"metrics-{name}.csv").read_text().startswith(head)
+
+
+def test_a_run_over_http_imports_only_what_it_needs(make_job: Callable[..., Job], remote: dict[str, str]) -> None:
+    """Of a run's CPU beside its load, most is start-up: what is not named here must not come back unseen."""
+    job = make_job(["add_sub"], client_protocol="http", **remote)
+    code = """
+import sys
+from model_analyzer.cli.main import main
+try:
+    main(["profile", "-f", sys.argv[1]])
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(job.file)], capture_output=True, text=True, check=True, timeout=120
+    )
+    modules = set(ran.stderr.splitlines()[-1].split())
+    assert "model_analyzer.adapters.telemetry.triton" in modules
+    dear = ("tritonclient", "grpc", "google.protobuf", "gevent", "asyncio", "prometheus_client", "psutil", "kubernetes", "docker",
+            "rich.live", "rich.progress", "http.server")  # fmt: skip
+    assert [name for name in dear if name in modules] == []
 
 
 def test_every_empty_cell_of_a_measured_row_has_its_reason(make_job: Callable[..., Job]) -> None:

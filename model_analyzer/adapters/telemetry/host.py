@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
-from urllib.parse import urlsplit
 
 import psutil
 
@@ -22,19 +20,6 @@ USS_NS = 10_000_000_000
 AVAILABLE = Series("host memory available", "")
 MEMORY = Series("server processes (USS)", "")
 CPU = Series("server processes", "")
-
-
-def is_here(endpoint: str) -> bool:
-    """Whether an endpoint (host:port or an URL) is on this host, which in a pod is the pod. Names are not resolved."""
-    host = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}").hostname or ""
-    if host in ("localhost", os.uname().nodename.lower()):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    own = {each.address.partition("%")[0] for found in psutil.net_if_addrs().values() for each in found}
-    return address.is_loopback or str(address) in own
 
 
 class HostSampler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
-from model_analyzer.adapters.telemetry.host import is_here
+from model_analyzer.adapters.telemetry.here import is_here
 from model_analyzer.core.gpus import GpuChoice, Visible
 from model_analyzer.core.spec import JobSpec, pairs
 from model_analyzer.ports import Sampler

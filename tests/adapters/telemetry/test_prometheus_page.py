@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,29 @@ def test_a_counter_whose_own_name_ends_in_total_keeps_it() -> None:
 def test_labels_may_hold_any_character() -> None:
     (found,) = parse(r'x{a="}, \"q\" \\ é"} 1').rows
     assert found.labels == {"a": '}, "q" \\ é'}
+
+
+PAGES = sorted((Path(__file__).parents[2] / "data").rglob("*.prom"))
+PIECES = ("a", "b_1", "{", "}", ",", '="', '"', 'a="1"', 'b="x,y"', 'c=""', 'd="="', " # ")
+HEADS = st.lists(st.sampled_from(PIECES), max_size=7).map("".join) | st.sampled_from(
+    ['a{a="1",b="x,y"}', 'a{c="",d="="}', "a{}"]
+)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_plain_lines_are_read_as_the_parser_reads_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_text()
+    ours = parse(text)
+    monkeypatch.setattr(prometheus, "_plain_head", lambda _: None)
+    assert ours == parse(text)
+    assert ours.rows
+
+
+@given(HEADS)
+def test_a_head_that_is_plain_is_the_parsers(head: str) -> None:
+    found = prometheus._plain_head(head)
+    if found is not None:
+        assert [(*found, 1)] == [tuple(each) for each in prometheus._rows([f"{head} 1"])]
 
 
 @given(st.text(alphabet="DCGM_{}=\"\\,# 1.\teNnai'\x00é\nTYPEHL", max_size=60))

@@ -14,7 +14,7 @@ import pytest
 from model_analyzer.adapters import jobfile
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler
 from model_analyzer.adapters.telemetry.discovered import DiscoveredSampler
-from model_analyzer.adapters.telemetry.host import is_here
+from model_analyzer.adapters.telemetry.here import is_here
 from model_analyzer.adapters.telemetry.sources import discovers, exporters, gpu_choice
 from model_analyzer.core.gpus import GpuChoice, Visible
 from model_analyzer.core.spec import JobSpec
