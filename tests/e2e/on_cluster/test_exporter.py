@@ -118,32 +118,32 @@ def test_it_is_found_and_only_the_pods_own_gpu_is_shown(
     assert 0.5 <= float(row["GPU Refresh (s)"]) <= 10
 
 
-def test_each_way_that_discovery_can_fail_gives_its_reason(
-    make_namespace: Any, namespace: Namespace, tmp_path: Path
-) -> None:
-    """One release for each, side by side; each looks in a namespace of its own."""
-    page = H100.read_text()
-    unready, closed, without, nothing = (make_namespace() for _ in range(4))
-    expose(unready, CHART, page, ready=False, listens=9401)
-    expose(closed, CHART, page, listens=9401)
-    expose(without, OPERATOR, "# no GPU on this node\nDCGM_FI_DEV_NVSWITCH_POWER_USAGE 1\n")
-    cases = {
-        "unready": (unready, "is not ready"),
-        "closed": (closed, "connection refused"),
-        "without": (without, "no GPU rows"),
-        "nothing": (nothing, "no DCGM exporter: no pod on it"),
-    }
-    for release, (where, _) in cases.items():
-        namespace.install(release, job=_short(), dcgm={"discovery": "auto", "namespaces": [where.name]})
+# What the exporter is like (None: there is none), the chart's values, the reason that log and row give.
+FAILURES: dict[str, tuple[dict[str, Any] | None, dict[str, Any], str]] = {
+    "unready": ({"ready": False, "listens": 9401}, {}, "is not ready"),
+    "closed": ({"listens": 9401}, {}, "connection refused"),
+    "without": ({"labels": OPERATOR, "page": "# no GPU here\nDCGM_FI_DEV_NVSWITCH_POWER_USAGE 1\n"}, {}, "no GPU rows"),
+    "nothing": (None, {}, "no DCGM exporter: no pod on it"),
     # Somebody who may not make Roles: the account is there, its right is not.
-    namespace.install("forbidden", job=_short(), dcgm={"discovery": "auto"}, rbac={"create": False})
-    cases["forbidden"] = (nothing, "may not list pods")
-    for release, (_, reason) in cases.items():
-        namespace.completes(release)
-        assert reason in namespace.log_of(release), namespace.log_of(release)
-        (row,) = namespace.results_of(release, tmp_path / release).rows("metrics-model-gpu.csv")
-        assert reason in row["Notes"], row
-        assert row["GPU UUID"] == row["GPU Power Usage (W)"] == ""
+    "forbidden": (None, {"rbac": {"create": False}}, "may not list pods"),
+}
+
+
+@pytest.mark.parametrize("release", FAILURES)
+def test_each_way_that_discovery_can_fail_gives_its_reason(
+    release: str, make_namespace: Any, namespace: Namespace, tmp_path: Path
+) -> None:
+    """The exporter is looked for in a namespace of its own."""
+    exporter, values, reason = FAILURES[release]
+    where = make_namespace()
+    if exporter is not None:
+        expose(where, **{"labels": CHART, "page": H100.read_text(), **exporter})
+    namespace.install(release, job=_short(), dcgm={"discovery": "auto", "namespaces": [where.name]}, **values)
+    namespace.completes(release)
+    assert reason in namespace.log_of(release), namespace.log_of(release)
+    (row,) = namespace.results_of(release, tmp_path / release).rows("metrics-model-gpu.csv")
+    assert reason in row["Notes"], row
+    assert row["GPU UUID"] == row["GPU Power Usage (W)"] == ""
 
 
 def _short() -> dict[str, Any]:
