@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from copy import copy
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from model_analyzer import __version__
-from model_analyzer.errors import AnalyzerError
+from model_analyzer.errors import AnalyzerError, ExportPathError
 from model_analyzer.interrupt import interruptible
 
 app = typer.Typer(
@@ -121,7 +122,17 @@ def main(argv: list[str] | None = None) -> None:
         # typer ends with 1 where the reader of the output went away; 1 is for what nobody foresaw.
         sys.exit(BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else error.code)
     except BrokenPipeError:
-        # What is still buffered has no reader either: without this the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        # Files of ours are answered where they are written: without a name it is the output, sent to a full disk.
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_output()
+        sys.exit(said.error(ExportPathError("standard output", "no space left on the device", "free space, run again")))
     sys.exit(code or 0)
+
+
+def _drop_output() -> None:
+    """What is still buffered finds no room either: without this the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

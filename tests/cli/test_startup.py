@@ -198,6 +198,14 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert ran.stderr == "code 141\n"
 
 
+def test_an_output_on_a_full_disk_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "model_analyzer", "schema"]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=240)
+    line = "error: standard output: no space left on the device; free space, run again\n"
+    assert (ran.returncode, ran.stderr) == (6, line)
+
+
 def test_the_start_up_bench_prints_its_figures() -> None:
     ran = subprocess.run(
         [sys.executable, "bench/startup.py", "--runs", "1", "--only", "import model_analyzer.core"],
