@@ -200,7 +200,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
 
 def test_an_output_on_a_full_disk_is_no_traceback() -> None:
     command = [sys.executable, "-m", "model_analyzer", "schema"]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=240)
     line = "error: standard output: no space left on the device; free space, run again\n"
     assert (ran.returncode, ran.stderr) == (6, line)
