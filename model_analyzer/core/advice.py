@@ -11,6 +11,7 @@ from typing import Any
 from model_analyzer.core.keys import MODE_KEYS, NOT_REMOTE_KEYS
 from model_analyzer.core.spec import JobSpec, ModelSpec, ResolvedModel
 from model_analyzer.core.values import is_true
+from model_analyzer.core.wording import counted
 
 # Path of the key in the spec, what is the matter, and why or what to do.
 Advice = tuple[tuple[Any, ...], str, str]
@@ -120,7 +121,7 @@ def _words(spec: JobSpec) -> Iterator[Advice]:
         yield from (((key,), f"{key} ends no phase", why) for key in ignored if key in spec.model_fields_set)
     workers, cpus = spec.client_workers, len(spec.client_cpus)
     if workers != "auto" and 0 < cpus < workers:
-        what = f"{workers} client_workers share {cpus} CPU{'s' if cpus > 1 else ''} of client_cpus"
+        what = f"{workers} client_workers share {counted(cpus, 'CPU')} of client_cpus"
         yield ("client_cpus",), what, "name as many CPUs as there are workers, or use fewer"
     if spec.repeats > 1 and spec.triton_launch_mode == "remote" and spec.reload_model_disable:
         what = "with reload_model_disable no repeat loads the model anew: repeats hold what changes over time only"

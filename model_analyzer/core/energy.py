@@ -16,6 +16,7 @@ from model_analyzer.core.reading import MIG_ENERGY, source_of
 from model_analyzer.core.repeats import spread_of
 from model_analyzer.core.stats import MIN_SLICES, Z975, starts_s
 from model_analyzer.core.telemetry import Reading, Series
+from model_analyzer.core.wording import counted
 
 COUNTER_NAMES = METRICS["gpu_energy"].sources
 BY_POWER = "energy is average power x time"
@@ -123,7 +124,7 @@ def _ratio(covered: Sequence[_Covered]) -> float:
 def _half_width(covered: Sequence[_Covered], repeats: int) -> tuple[float | None, str]:
     """(half-width, "") or (None, why there is none): what slices and repeats show, and what the counters' edges hide."""
     if len(covered) < MIN_SLICES:
-        return None, f"no interval: {len(covered)} slices with a difference of the energy counters are too few"
+        return None, f"no interval: only {counted(len(covered), 'slice')} with a difference of the energy counters"
     parts = [[piece for piece in covered if piece.repeat == repeat] for repeat in {piece.repeat for piece in covered}]
     ratios = [_ratio(part) for part in parts if any(piece.rate for piece in part)]
     if len(ratios) < repeats:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from math import ceil, sqrt
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS, Load
 from model_analyzer.core.measurement import Slice
 from model_analyzer.core.metric import OPEN_LOOP_FIELDS
+from model_analyzer.core.wording import figure
 
 # A server does not keep up when it answers less than is due, by this share and by more than chance lets counts differ. Of
 # custom intervals a slice may see the quiet part of a round.
 BEHIND, BEHIND_INTERVALS, BEHIND_DEVIATIONS = 0.05, 0.25, 4.0
+# How much work, in seconds, a server that does not keep up is given at once, and in how many requests at least.
+BACKLOG_S, LEAST_INFLIGHT = 10.0, 16
 # The client is late when its send lag makes up so much of the latency, at the 99th percentile of both, and is no trifle.
 LATE_SHARE, LATE_NS = 0.2, 1e6
 
@@ -37,23 +40,48 @@ def notes(load: Load, slices: Sequence[Slice]) -> Iterator[str]:
     """How far the loop was no open one, and whether the server keeps up."""
     if load.kind == "concurrency":
         return
+    if is_behind(load, slices):
+        yield (
+            f"the server does not keep up: {figure(load.value)} requests a second were offered, {figure(_answered(slices))}"
+            " answered. Latency grows as long as the load lasts; use a lower request_rate"
+        )
+        return
     delayed, sent = sum(piece.delayed for piece in slices), _lag(slices).count
     if delayed:
         given = load.max_concurrency is not None
         most = f"max_concurrency ({load.max_concurrency})" if given else f"{OPEN_LOOP_CONNECTIONS}, the most,"
-        yield (
-            f"{delayed} of {sent} requests waited because {most} were in flight; their latency holds the wait. So far the"
-            " load was a closed loop"
-        )
-    seconds = sum(piece.seconds for piece in slices)
-    answered = sum(piece.stats.count + sum(piece.failures.values()) for piece in slices)
-    missing, due = load.value * seconds - answered, load.value * seconds
+        yield f"{delayed} of {sent} requests waited because {most} were in flight; their latency holds the wait"
+
+
+def is_behind(load: Load, slices: Sequence[Slice]) -> bool:
+    """Whether the server does not keep up with an open loop: it answers less than is due."""
+    if load.kind == "concurrency":
+        return False
+    due = load.value * sum(piece.seconds for piece in slices)
+    missing = due - sum(map(_answers, slices))
     share = BEHIND_INTERVALS if load.intervals else BEHIND
-    if missing > share * due and missing > BEHIND_DEVIATIONS * sqrt(due):
-        yield (
-            f"the server answered {answered / seconds:.4g} of {load.value:.4g} requests a second: it does not keep up, and"
-            " latency grows as long as the load lasts; use a lower request_rate"
-        )
+    return missing > share * due and missing > BEHIND_DEVIATIONS * sqrt(due)
+
+
+def most_inflight(load: Load, slices: Sequence[Slice]) -> int | None:
+    """How many requests of the next slice may be in flight; None: as many as the load's own limit says.
+
+    A server that does not keep up is kept as busy by a queue of BACKLOG_S as by a longer one, and has to be waited for
+    until it has answered all of it. What is due beyond it waits for a place, and its latency counts all the same.
+    """
+    if not is_behind(load, slices):
+        return load.max_concurrency
+    most = load.max_concurrency or OPEN_LOOP_CONNECTIONS
+    return min(most, max(LEAST_INFLIGHT, ceil(_answered(slices) * BACKLOG_S)))
+
+
+def _answered(slices: Sequence[Slice]) -> float:
+    """Requests a second, failed ones among them."""
+    return sum(map(_answers, slices)) / sum(piece.seconds for piece in slices)
+
+
+def _answers(piece: Slice) -> int:
+    return piece.stats.count + sum(piece.failures.values())
 
 
 def late(slices: Sequence[Slice]) -> str | None:

@@ -405,7 +405,11 @@ class JobSpec(_Strict):
     )
     slice_seconds: Number = Field(0.5, ge=0.1, description="Length of one contiguous piece of a phase.")
     min_seconds: Positive = Field(2.0, description="Measure a phase for at least so long.")
-    max_seconds: Positive = Field(10.0, description="Measure a phase for at most so long; then it is marked unstable.")
+    max_seconds: Positive = Field(
+        10.0,
+        description="Measured seconds of a phase at most, warm-ups not among them; then it is marked unstable."
+        " min_gpu_samples, and whole rounds of request_intervals, may take more.",
+    )
     precision: Number = Field(
         0.05, gt=0, lt=1, description="Throughput: half-width of the 95 % interval to reach, as a share."
     )

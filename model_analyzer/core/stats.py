@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model_analyzer.core.histogram import RESOLUTION, Histogram, least_count
 from model_analyzer.core.motion import Motion, motion
 from model_analyzer.core.streams import StreamStats
+from model_analyzer.core.wording import counted
 
 # The 97.5 % quantile of Student's t for 1, 2, ... 30 degrees of freedom.
 T975 = (
@@ -318,7 +319,7 @@ def why_no_percentile(slices: Sequence[SliceStats], q: float, what: str = "repli
         return (
             f"nearly all {what} fell into one slice"
             if len(slices) >= MIN_SLICES
-            else f"{len(slices)} slices are too few"
+            else f"only {counted(len(slices), 'slice')}"
         )
     return None
 
@@ -326,7 +327,7 @@ def why_no_percentile(slices: Sequence[SliceStats], q: float, what: str = "repli
 def why_no_mean(slices: Sequence[SliceStats], what: str = "replies") -> str | None:
     """Why the samples do not suffice for an interval of the mean; None where they do. what: is counted."""
     filled = sum(1 for piece in slices if piece.count)
-    return None if filled >= MIN_SLICES else f"{filled} slices with {what} are too few"
+    return None if filled >= MIN_SLICES else f"only {counted(filled, 'slice')} with {what}"
 
 
 def _spread(

@@ -16,6 +16,7 @@ from model_analyzer.core.stats import (
     throughput_motion,
     why_no_percentile,
 )
+from model_analyzer.core.wording import counted
 
 # Below this many slices a spread between slices says little (t with 3 degrees of freedom is 3.18 already).
 INTERVAL_SLICES = 4
@@ -117,7 +118,7 @@ def _reasons(
     if rule.kind == "perf_analyzer":
         return _windows_disagree(slices)
     if len(slices) < INTERVAL_SLICES:
-        return (f"{len(slices)} slices are too few for an interval",)
+        return (f"{counted(len(slices), 'slice')}, {INTERVAL_SLICES} are needed to judge the intervals by",)
     return imprecise(slices, rule, throughput, p99)
 
 
@@ -173,11 +174,20 @@ def refresh_patience_s(cadence_s: float | None) -> float:
 def slice_seconds(period_s: float, base_s: float, max_s: float) -> float:
     """How long a slice should be: `base_s`, or longer for a slow load, so that it holds a handful of replies.
 
-    period_s: a request's latency, or the time between two requests. max_s: that of the stop rule. As many slices as an
+    period_s: a request's latency; of an open loop the time between two requests, or two replies. max_s: that of the stop rule. As many slices as an
     interval needs should fit into it, unless a slice then held less than two periods.
     """
     longest = min(max(max_s / INTERVAL_SLICES, 2 * period_s), max_s)
     return max(min(5 * period_s, longest), base_s)
+
+
+def fitted(seconds: float, left_s: float) -> float:
+    """The length of a slice, so that slices about as long fill exactly what is left of the phase's time.
+
+    seconds: how long it should be. left_s: until the stop rule's most seconds; 0 or less: they are over, and it is not they
+    that end the phase.
+    """
+    return left_s / max(1, round(left_s / seconds)) if left_s > 0 else seconds
 
 
 def whole_rounds(seconds: float, round_s: float, max_s: float) -> float:

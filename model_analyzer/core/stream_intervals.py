@@ -24,6 +24,7 @@ from model_analyzer.core.stats import (
     why_no_percentile,
 )
 from model_analyzer.core.streams import INTERVALS, NO_WAITS, NOT_STREAMED, StreamStats
+from model_analyzer.core.wording import counted
 
 Waits = Callable[[StreamStats], Histogram]
 WAITS: dict[str, Waits] = {
@@ -90,7 +91,8 @@ def _none(repeats: Sequence[Sequence[SliceStats]], why: str) -> str | None:
 
 
 def _too_few(slices: Sequence[SliceStats]) -> str:
-    return f"{len(slices)} slices with {sum(piece.count for piece in slices)} responses are too few"
+    responses = counted(sum(piece.count for piece in slices), "response")
+    return f"only {counted(len(slices), 'slice')} with {responses}"
 
 
 def _half_width(interval: Interval | None) -> float | None:

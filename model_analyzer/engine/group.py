@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from model_analyzer.core.forecast import forecast, worth_a_look
 from model_analyzer.core.gpus import GpuChoice
 from model_analyzer.core.histogram import Histogram
-from model_analyzer.core.load import LoadOrder, RequestSet, Tls, call_of
+from model_analyzer.core.load import Load, LoadOrder, RequestSet, Tls, call_of
 from model_analyzer.core.measurement import Environment, Measurement, Slice
+from model_analyzer.core.open_loop import is_behind, most_inflight
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
 from model_analyzer.core.repeats import by_repeat, judge_repeats
@@ -244,7 +245,7 @@ class GroupDriver:
             if isinstance(piece, str) or piece.failures:
                 self._see_to_the_server(item, info, running)
             if isinstance(piece, str):
-                return _described(self._failed(item.phase, piece), info)
+                return self._cut_short(item, info, piece)
             self._parts.store.add_slice(piece)
             item.slices.append(piece)
         verdict = self._judge(item)
@@ -252,6 +253,18 @@ class GroupDriver:
             return self._reduce(item, info, verdict)
         self._foretell(item, verdict)
         return None
+
+    def _cut_short(self, item: Running, info: ModelInfo, reason: str) -> Measurement:
+        """The row of a phase whose next slice brought nothing: with the figures of those before it."""
+        if not item.slices or item.earlier:
+            return _described(self._failed(item.phase, reason), info)
+        found = self._reduce(
+            item, info, judge_repeats([[piece.stats for piece in item.slices]], self._rule(item.phase))
+        )
+        note = f"slice {len(item.slices) + 1} brought nothing, the figures are of those before it: {reason}"
+        if is_behind(item.phase.load, item.slices):
+            return replace(found, notes=(note, *found.notes))
+        return replace(found, status="failed", notes=(note, *found.notes), repeats=0)
 
     def _foretell(self, item: Running, verdict: Verdict) -> None:
         """Tell how long the phase will take: of all that is told, the time left knows it best."""
@@ -288,7 +301,7 @@ class GroupDriver:
         workers, most_workers = self._workers(item)
         order = LoadOrder(
             address=self._address(phase),
-            load=phase.load,
+            load=self._bounded(item),
             requests=item.requests,
             timeout_s=self._settings.request_timeout_s,
             tls=self._settings.tls.get(phase.variant.model),
@@ -323,6 +336,11 @@ class GroupDriver:
         self._recorder.condense()
         item.gave_up = (gpu_refreshes([piece]) or 0) < refreshes
         return piece
+
+    def _bounded(self, item: Running) -> Load:
+        """The phase's load; of one that the server does not keep up with, with no more in flight than it takes to see that."""
+        load = item.phase.load
+        return replace(load, max_concurrency=most_inflight(load, [*item.earlier, *item.slices]))
 
     def _workers(self, item: Running) -> tuple[int, int]:
         """With how many load generator processes the next slice begins, and up to how many it may go.

@@ -79,7 +79,7 @@ class Run:
                     raise ServerError(
                         server.http_endpoint, f"the server is lost again and again: {death}", fix
                     ) from death
-                self._mourn(str(death), server)
+                self._mourn(str(death), server, again=bool(death.left))
                 group = replace(group, phases=death.left)
 
     def _renew(self, repeat: int) -> None:
@@ -88,11 +88,10 @@ class Run:
             self._stop()
         self._repeat = repeat
 
-    def _mourn(self, reason: str, server: ServerInfo) -> None:
-        """Say that the server died, and stop what is left of it."""
-        self._parts.progress.say(
-            f"{reason}; " + ("starting it again" if server.ours else "waiting for it to come back")
-        )
+    def _mourn(self, reason: str, server: ServerInfo, again: bool = True) -> None:
+        """Say that the server died, and stop what is left of it. again: it is needed for more of what it was doing."""
+        ours = "starting it again" if again else "the next model gets a new one"
+        self._parts.progress.say(f"{reason}; {ours if server.ours else 'waiting for it to come back'}")
         self._stop()
 
     def _done(self, measurement: Measurement) -> None:

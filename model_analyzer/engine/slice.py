@@ -18,7 +18,7 @@ from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats, shared_edges, window_counts
-from model_analyzer.core.stopping import refresh_patience_s, slice_seconds, whole_rounds
+from model_analyzer.core.stopping import fitted, refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, refreshed_at, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
@@ -150,11 +150,13 @@ def _drive(
         warm, notes, enough = _warm_up(plan, batches, began_ns, progress)
         if enough > plan.order.workers:
             return enough
-        period_s = _period_s(plan.order.load, warm.latency_s or 0.0)
+        period_s = _period_s(plan.order.load, warm)
         clock.sleep(start_offset(plan.round) * min(period_s, WARMUP_MAX_S))
         recorder.nudge(EDGE_S)
         before = recorder.scrape_now("triton")
         seconds = slice_seconds(period_s, plan.measure_s, plan.patience_s)
+        if plan.requests is None:
+            seconds = fitted(seconds, plan.patience_s - plan.before_s)
         seconds = whole_rounds(seconds, sum(plan.order.intervals_ns) / 1e9, plan.patience_s)
         end_ns = before.time_ns + int(seconds * 1e9)
         seen, end_ns = _measure(plan, batches, (before.time_ns, end_ns), progress)
@@ -171,9 +173,17 @@ def _drive(
     return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes, edges)
 
 
-def _period_s(load: Load, latency_s: float) -> float:
-    """After how many seconds the load repeats itself: a request's latency, or the time between two that are due."""
-    return latency_s if load.kind == "concurrency" else max(latency_s, 1 / load.value)
+def _period_s(load: Load, warm: Seen) -> float:
+    """After how many seconds the load repeats itself: a request's latency.
+
+    Of an open loop the time between two requests; where the server does not keep up, which says nothing of latency, between
+    two replies.
+    """
+    if load.kind == "concurrency":
+        return warm.latency_s or 0.0
+    done_ns = np.concatenate(warm.done)
+    apart_s = float(np.ptp(done_ns)) / 1e9 / (len(done_ns) - 1) if len(done_ns) > 1 else 0.0
+    return max(apart_s, 1 / load.value)
 
 
 @dataclass(frozen=True, slots=True)

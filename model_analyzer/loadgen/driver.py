@@ -222,7 +222,8 @@ class Driver(ABC, Generic[C, S]):
         if not said:  # An analyzer that is gone is a stop, too, and may go while the load drains.
             self._epoll.unregister(self._control.fileno())
         self._stopped = True
-        self._drain.begin(monotonic_ns(), hung_up=not said)
+        # A stream is cancelled: a backend that answers for long, such as one of a language model, looks for that.
+        self._drain.begin(monotonic_ns(), patient=bool(said) and not self._tally.streams)
         self._waiting.clear()
 
     # -- connections ---------------------------------------------------------------------------
@@ -540,7 +541,8 @@ class Driver(ABC, Generic[C, S]):
                 self._join(slot)
         if now < self._tally.next_report_ns:
             return
-        self._time_out(now - self._order.timeout_ns)
+        if not self._stopped:
+            self._time_out(now - self._order.timeout_ns)
         self._drain.told(now, self._tally.latency)
         self._tally.report(now, self._inflight, self._backlog())
 

@@ -15,6 +15,7 @@ from model_analyzer.core.reading import MIG_ENERGY
 from model_analyzer.core.reduce import read_telemetry
 from model_analyzer.core.stats import Z975, SliceStats, t_quantile
 from model_analyzer.core.telemetry import Page, Series, Summary, summarise
+from model_analyzer.core.wording import counted
 
 S = 1_000_000_000
 GPU = "GPU-a"
@@ -180,7 +181,7 @@ class TestInterval:
         assert found.half_width is None
         assert (
             found.interval_reason
-            == f"no interval: {slices} slices with a difference of the energy counters are too few"
+            == f"no interval: only {counted(slices, 'slice')} with a difference of the energy counters"
         )
 
     def test_holds_what_lies_between_repeats(self) -> None:

@@ -49,7 +49,7 @@ def test_a_closed_loop_has_none_and_says_why() -> None:
 def test_a_full_house_is_told_with_how_often() -> None:
     capped = Load("request_rate", 100.0, max_concurrency=4)
     (note,) = open_loop.notes(capped, [piece(delayed=30), piece(delayed=10)])
-    assert "40 of 200 requests waited because max_concurrency (4) were in flight" in note
+    assert note == "40 of 200 requests waited because max_concurrency (4) were in flight; their latency holds the wait"
     (note,) = open_loop.notes(RATE, [piece(delayed=1)])
     assert "1024, the most, were in flight" in note
 
@@ -68,6 +68,25 @@ def test_a_full_house_is_told_with_how_often() -> None:
 )
 def test_a_server_that_does_not_keep_up_is_told(load: Load, replies: int, told: bool) -> None:
     assert any("does not keep up" in note for note in open_loop.notes(load, [piece(replies)])) == told
+
+
+def test_what_was_offered_and_answered_is_said_in_whole_numbers_and_no_wait_is_blamed() -> None:
+    (note,) = open_loop.notes(Load("request_rate", 20_000.0), [piece(replies=8_000, delayed=900)])
+    assert note.startswith("the server does not keep up: 20000 requests a second were offered, 8000 answered")
+
+
+def test_a_server_that_keeps_up_has_the_limit_that_was_asked_for() -> None:
+    assert open_loop.most_inflight(RATE, [piece(100)]) is None
+    assert open_loop.most_inflight(Load("request_rate", 100.0, max_concurrency=4), [piece(100)]) == 4
+    assert open_loop.most_inflight(RATE, []) is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "replies", "most"), [(100.0, 8, 80), (100.0, 1, 16), (1000.0, 400, 1024), (100.0, 0, 16)]
+)
+def test_one_that_does_not_is_given_ten_seconds_of_work(rate: float, replies: int, most: int) -> None:
+    assert open_loop.most_inflight(Load("request_rate", rate), [piece(replies)]) == most
+    assert open_loop.most_inflight(Load("request_rate", rate, max_concurrency=20), [piece(replies)]) == min(most, 20)
 
 
 def test_failed_requests_are_answered_ones() -> None:

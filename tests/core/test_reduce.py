@@ -104,7 +104,7 @@ class TestThroughput:
 
     def test_no_interval_has_a_reason(self) -> None:
         measured = row(piece(), verdict=Verdict(True, False, (), None, None))
-        assert measured.reasons["perf_throughput_ci"] == "1 slices with 100 replies are too few for an interval"
+        assert measured.reasons["perf_throughput_ci"] == "too few for an interval: 1 slice with 100 replies"
         assert measured.reasons["perf_latency_p99_ci"] == "no interval: 100 replies, 299 are needed"
 
 

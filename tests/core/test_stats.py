@@ -31,6 +31,7 @@ from model_analyzer.core.stats import (
     why_no_mean,
     why_no_percentile,
 )
+from model_analyzer.core.wording import counted
 
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
@@ -291,7 +292,7 @@ class TestMeanInterval:
     @pytest.mark.parametrize("slices", [[], [a_slice([10])] * 2, [a_slice([10]), a_slice([10]), a_slice([0])]])
     def test_none_below_three_slices_with_replies(self, slices: list[SliceStats]) -> None:
         assert mean_interval(slices) is None
-        assert why_no_mean(slices) == f"{len(slices[:2])} slices with replies are too few"
+        assert why_no_mean(slices) == f"only {counted(len(slices[:2]), 'slice')} with replies"
 
     def test_all_equal_is_known_exactly(self) -> None:
         found = mean_interval([a_slice([500], latency_ns=8 * MS_NS)] * 4)

@@ -9,7 +9,7 @@ from queues import Server, Speed
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.stats import SliceStats
-from model_analyzer.core.stopping import StopRule, Verdict, judge, may_be_done, slice_seconds
+from model_analyzer.core.stopping import StopRule, Verdict, fitted, judge, may_be_done, slice_seconds
 
 SECOND_NS = 1_000_000_000
 STEADY = Server(0.002, queues.gamma)
@@ -67,7 +67,7 @@ class TestIntervalRule:
     def test_three_slices_are_too_few(self) -> None:
         verdict = judge(flat(100, 100, 100), StopRule("interval", min_s=1.0, max_s=1.5))
         assert (verdict.done, verdict.stable) == (True, False)
-        assert verdict.reasons == ("3 slices are too few for an interval",)
+        assert verdict.reasons == ("3 slices, 4 are needed to judge the intervals by",)
 
     def test_too_few_replies_for_p99_are_named(self) -> None:
         verdict = judge(flat(*[30] * 8), self.rule)
@@ -207,3 +207,11 @@ def test_the_quick_look_never_says_no_where_the_whole_one_says_yes(rule: StopRul
     assert ends
     assert quick[0] > 1
     assert set(ends) <= set(quick)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left_s", "fits"),
+    [(0.5, 10.0, 0.5), (0.5, 9.497, 9.497 / 19), (1.43, 3.0, 1.5), (2.2, 3.0, 3.0), (0.5, 0.2, 0.2), (0.5, -0.1, 0.5)],
+)
+def test_slices_fill_what_is_left_of_a_phases_time(seconds: float, left_s: float, fits: float) -> None:
+    assert fitted(seconds, left_s) == pytest.approx(fits)

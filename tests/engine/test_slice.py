@@ -113,6 +113,14 @@ def test_an_open_loop_of_few_requests_is_counted_without_bias(world: World) -> N
     assert throughput(world) == pytest.approx(0.9, rel=0.1)
 
 
+@pytest.mark.parametrize("latency_s", [0.001, 0.05, 0.11, 0.286, 0.4, 0.75, 1.3, 2.9])
+@pytest.mark.parametrize("max_s", [1.0, 3.0, 10.0])
+def test_no_phase_takes_more_than_max_seconds(world: World, latency_s: float, max_s: float) -> None:
+    world.rule = StopRule("interval", min_s=1.0, max_s=max_s, precision=1e-9)
+    measure(world, latency_s)
+    assert world.store.measurements[0].values["measured_seconds"] == pytest.approx(max_s, abs=1e-6)
+
+
 def test_a_slice_is_as_long_as_asked_for(world: World) -> None:
     measure(world, 0.001)
     assert world.store.measurements[0].values["measured_seconds"] == pytest.approx(10.0, abs=1e-6)
@@ -163,8 +171,9 @@ def test_only_failures_inside_a_slice_count(world: World) -> None:
     world.generator = Clockwork(world.clock, 0.3, failures_a_batch=1)  # type: ignore[assignment]
     world.run([group()])
     values = world.store.measurements[0].values
-    assert values["measured_seconds"] == pytest.approx(3.0), "two slices, then the phase is given up"
-    assert values["requests_failed"] == pytest.approx(20 * 3.0, abs=2), "20 batches a second"
+    seconds = 2 * 10 / 7
+    assert values["measured_seconds"] == pytest.approx(seconds), "two slices of seven, then the phase is given up"
+    assert values["requests_failed"] == pytest.approx(20 * seconds, abs=2), "20 batches a second"
 
 
 def test_a_ramp_is_over_before_a_slice_is_measured(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from scripted_server import order
 from simulated_queue import SECOND_NS, START_NS, QueueDriver, Time
 
-from model_analyzer.loadgen import driver, tally
+from model_analyzer.loadgen import drain, driver, tally
 from model_analyzer.loadgen.drain import LEAST_NS, Drain
 from model_analyzer.loadgen.driver import Slot
 from model_analyzer.loadgen.order import Order
@@ -21,32 +21,32 @@ SERVICE_NS = SECOND_NS * 3 // 25
 
 
 def test_a_server_that_has_never_answered_is_waited_for_a_second() -> None:
-    drain = Drain()
-    drain.begin(5)
-    assert not drain.over(5 + LEAST_NS)
-    assert drain.over(6 + LEAST_NS)
+    wait = Drain()
+    wait.begin(5)
+    assert not wait.over(5 + LEAST_NS)
+    assert wait.over(6 + LEAST_NS)
 
 
 def test_each_reply_is_worth_as_long_as_the_slowest_took() -> None:
-    drain = Drain()
-    drain.told(3, [4 * SECOND_NS, SECOND_NS])
-    assert not drain.over(100 * SECOND_NS)  # the load goes on
-    drain.begin(10 * SECOND_NS)
-    assert not drain.over(14 * SECOND_NS)
-    drain.told(14 * SECOND_NS, [5 * SECOND_NS])
-    drain.told(16 * SECOND_NS, [])
-    assert not drain.over(19 * SECOND_NS)
-    assert drain.over(19 * SECOND_NS + 1)
+    wait = Drain()
+    wait.told(3, [4 * SECOND_NS, SECOND_NS])
+    assert not wait.over(100 * SECOND_NS)  # the load goes on
+    wait.begin(10 * SECOND_NS)
+    assert not wait.over(14 * SECOND_NS)
+    wait.told(14 * SECOND_NS, [5 * SECOND_NS])
+    wait.told(16 * SECOND_NS, [])
+    assert not wait.over(19 * SECOND_NS)
+    assert wait.over(19 * SECOND_NS + 1)
 
 
 def test_an_analyzer_that_is_gone_is_not_waited_for() -> None:
-    drain = Drain()
-    drain.told(3, [60 * SECOND_NS])
-    drain.begin(0)
-    assert not drain.over(2 * SECOND_NS)
-    drain.begin(2 * SECOND_NS, hung_up=True)
-    drain.told(2 * SECOND_NS + LEAST_NS, [SECOND_NS])
-    assert drain.over(2 * SECOND_NS + LEAST_NS + 1)
+    wait = Drain()
+    wait.told(3, [60 * SECOND_NS])
+    wait.begin(0)
+    assert not wait.over(2 * SECOND_NS)
+    wait.begin(2 * SECOND_NS, patient=False)
+    wait.told(2 * SECOND_NS + LEAST_NS, [SECOND_NS])
+    assert wait.over(2 * SECOND_NS + LEAST_NS + 1)
 
 
 class StoppedDriver(QueueDriver):
@@ -115,7 +115,14 @@ def test_a_server_that_dies_meanwhile_is_not_waited_for_long(monkeypatch: pytest
     assert not ended.lost
 
 
-def test_the_timeout_of_the_requests_bounds_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended, _ = stopped(monkeypatch, too_fast(timeout_s=1.0))
-    assert ended.lost
+def test_the_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "MOST_NS", SECOND_NS)
+    ended, reported = stopped(monkeypatch, too_fast())
+    assert reported == 25
     assert ended.time.now_ns - ended.stop_at_ns < 1.2 * SECOND_NS
+
+
+def test_a_timeout_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The server works on for a request that is given up: it would not be idle.
+    ended, reported = stopped(monkeypatch, too_fast(timeout_s=2.1))
+    assert (ended.lost, reported) == (0, 41)
