@@ -13,7 +13,7 @@ from model_analyzer.core.wording import figure
 
 # A server does not keep up when it answers less than is due, by this share and by more than chance lets counts differ. Of
 # custom intervals a slice may see the quiet part of a round.
-BEHIND, BEHIND_INTERVALS, BEHIND_DEVIATIONS = 0.05, 0.25, 4.0
+BEHIND, BEHIND_INTERVALS, BEHIND_DEVIATIONS = 0.05, 0.25, 3.0
 # How much work, in seconds, a server that does not keep up is given at once, and in how many requests at least.
 BACKLOG_S, LEAST_INFLIGHT = 10.0, 16
 # The client is late when its send lag makes up so much of the latency, at the 99th percentile of both, and is no trifle.
@@ -37,20 +37,23 @@ def values(load: Load, slices: Sequence[Slice]) -> tuple[dict[str, float | None]
 
 
 def notes(load: Load, slices: Sequence[Slice]) -> Iterator[str]:
-    """How far the loop was no open one, and whether the server keeps up."""
-    if load.kind == "concurrency":
-        return
-    if is_behind(load, slices):
-        yield (
-            f"the server does not keep up: {figure(load.value)} requests a second were offered, {figure(_answered(slices))}"
-            " answered. Latency grows as long as the load lasts; use a lower request_rate"
-        )
+    """How far the loop was no open one; where the server does not keep up that is no news."""
+    if load.kind == "concurrency" or is_behind(load, slices):
         return
     delayed, sent = sum(piece.delayed for piece in slices), _lag(slices).count
     if delayed:
         given = load.max_concurrency is not None
         most = f"max_concurrency ({load.max_concurrency})" if given else f"{OPEN_LOOP_CONNECTIONS}, the most,"
         yield f"{delayed} of {sent} requests waited because {most} were in flight; their latency holds the wait"
+
+
+def overload(load: Load, slices: Sequence[Slice]) -> Iterator[str]:
+    """What was offered to a server that does not keep up, and what it answered; nothing of one that does."""
+    if is_behind(load, slices):
+        yield (
+            f"the server does not keep up: {figure(load.value)} requests a second were offered, {figure(_answered(slices))}"
+            " answered. Latency grows as long as the load lasts; use a lower request_rate"
+        )
 
 
 def is_behind(load: Load, slices: Sequence[Slice]) -> bool:

@@ -81,6 +81,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
         _status(phase.load, slices, verdict),
         _distinct(
             [
+                *open_loop.overload(phase.load, slices),
                 *verdict.reasons,
                 *limit_notes,
                 *open_loop.notes(phase.load, slices),

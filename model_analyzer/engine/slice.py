@@ -37,6 +37,8 @@ HOPELESS_S = 1.0
 HOPELESS_FAILURES = 5
 # With so many replies for each place of a closed loop, a request more or less at the ends makes no difference.
 WHOLE_REPLIES = 100
+# To wait so long for what is in flight is worth a word.
+DRAIN_SAID_S = 2.0
 # Batches come about every 50 ms; a person reads no faster than this.
 LIVE_EVERY = 5
 
@@ -170,7 +172,15 @@ def _drive(
         after = recorder.scrape_now("triton")
         _receive_until(batches, seen, after.time_ns)
         edges = _edges(plan, batches, seen, (before.time_ns, after.time_ns))
+        _say_that_it_drains(plan, seen, (after.time_ns - before.time_ns) / 1e9, progress)
     return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes, edges)
+
+
+def _say_that_it_drains(plan: SlicePlan, seen: Seen, measured_s: float, progress: Progress) -> None:
+    """The load generator now waits for what is in flight; a queue may take the server long."""
+    inflight = seen.last.inflight if seen.last else 0
+    if inflight * measured_s > DRAIN_SAID_S * seen.replies:
+        progress.live(plan.phase, Live(f"waiting for {inflight} replies", None, None, measured_s, plan.before_s))
 
 
 def _period_s(load: Load, warm: Seen) -> float:

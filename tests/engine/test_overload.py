@@ -41,7 +41,7 @@ def test_its_row_is_unstable_however_it_ends(world: World, requests: int | None)
     found = row(world, rated(100.0))
     assert found.status == "unstable"
     assert found.values["perf_throughput"] == pytest.approx(20, rel=0.1)
-    assert any("100 requests a second were offered, 20 answered" in note for note in found.notes)
+    assert "100 requests a second were offered, 20 answered" in found.notes[0], "the status has its reason first"
 
 
 @pytest.mark.parametrize("requests", [None, 30])
@@ -62,6 +62,16 @@ def test_from_its_second_slice_on_it_is_given_ten_seconds_of_work(world: World, 
 def test_a_load_that_is_kept_up_with_is_not_bounded(world: World) -> None:
     row(world, rated(20.0))
     assert {order.load.max_concurrency for order in world.generator.orders} == {None}
+
+
+def test_a_long_wait_for_its_queue_is_said(world: World) -> None:
+    # Of the fake's hundred requests in flight 20 a second come back.
+    row(world, rated(100.0))
+    assert any(live.stage == "waiting for 100 replies" for _, live in world.progress.lives)
+    world.progress.lives.clear()
+    world.generator.script = lambda _order: Replies(rate=100)
+    world.run([rated(100.0)])
+    assert not any(live.stage.startswith("waiting") for _, live in world.progress.lives)
 
 
 def silent_from_the_third(order: LoadOrder) -> Replies:
