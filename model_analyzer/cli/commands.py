@@ -80,7 +80,8 @@ def console() -> Any:
     """A console for tables: as wide as they need where nobody looks at it on a terminal."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=200, soft_wrap=False)
+    # Names, paths and a server's words stand as they are: `[/models/a]` is no markup, `:on:` no emoji.
+    return Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
 
 
 def plan(config_file: str | None, values: dict[str, Any]) -> None:

@@ -71,6 +71,15 @@ def test_tables_makes_the_files_again_from_the_store(command: Command, results: 
     assert float(row["Throughput (infer/sec)"]) == pytest.approx(100, rel=0.05)
 
 
+def test_the_summary_prints_a_reason_as_it_is(command: Command, results: Path) -> None:
+    reason = "[/models/a] :on: [b] gone"
+    with JsonlStore(results) as opened:
+        opened.add_measurement(failed(TWO, reason))
+    ended = command("tables", "-e", str(results))
+    assert ended.code == 0
+    assert f"failed: {reason}" in ended.out
+
+
 def test_rows_of_fewer_repeats_than_asked_are_not_measured_yet_and_say_so(command: Command, tmp_path: Path) -> None:
     spec = JobSpec.model_validate({"model_repository": "/m", "profile_models": ["m"], "repeats": 3})
     results = tmp_path / "results"
