@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class AnalyzerError(Exception):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
     @classmethod
-    def of(cls, faults: Sequence[Fault]) -> AnalyzerError:
+    def of(cls, faults: Sequence[Fault]) -> Self:
         """One error of this kind from all the faults of a file (at least one)."""
         first, *also = faults
         return cls(first.where, first.what, first.fix, also)
@@ -44,6 +45,12 @@ class SpecError(AnalyzerError):
     """The job spec, or the command line, is wrong."""
 
     exit_code = 2
+    warnings: tuple[Fault, ...] = ()
+
+    def beside(self, warnings: Sequence[Fault]) -> SpecError:
+        """The same, with what else is worth a word in the job: who mends the faults wants to know both."""
+        self.warnings = (*warnings,)
+        return self
 
 
 class ServerError(AnalyzerError):

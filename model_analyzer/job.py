@@ -102,8 +102,15 @@ class Job:
 
 
 def load_job(config_file: Path | None, values: Mapping[str, Any], flag_names: Mapping[str, str]) -> Job:
-    """Read, check and lay out a job; touches nothing. Raises SpecError."""
+    """Read, check and lay out a job; touches nothing. Raises SpecError, with the warnings that there are beside it."""
     spec, warnings = jobfile.load(config_file, values, os.environ, flag_names)
+    try:
+        return _laid_out(spec, warnings)
+    except SpecError as error:
+        raise error.beside(warnings) from error.__cause__
+
+
+def _laid_out(spec: JobSpec, warnings: Sequence[Fault]) -> Job:
     mode = spec.triton_launch_mode or ("local" if shutil.which(spec.triton_server_path) else "embedded")
     intervals: dict[str, tuple[int, ...]] = {}
     models = [_with_intervals(model, spec, intervals) for model in spec.models()]

@@ -57,7 +57,8 @@ def load(
     """The job spec and its warnings.
 
     path: the YAML file, None for a job given by flags alone. overrides: key -> value from the command line; they win
-    over the file. flag_names: key -> how the user spells the flag. Raises SpecError with every fault.
+    over the file. flag_names: key -> how the user spells the flag. Raises SpecError with every fault, and with the warnings
+    that are known by then.
     """
     source = _read(path, environ) if path is not None else Source({}, default_place="command line")
     if not isinstance(source.values, dict):
@@ -73,7 +74,7 @@ def load(
     warnings = _answer_by_name(source)
     spec = _validate(source)
     if source.faults or spec is None:
-        raise SpecError.of(sorted(source.faults, key=_line))
+        raise SpecError.of(sorted(source.faults, key=_line)).beside(warnings)
     return spec, [*warnings, *_advice(spec, source)]
 
 
@@ -418,14 +419,8 @@ def _known_keys(loc: Path_) -> frozenset[str]:
 def _advice(spec: JobSpec, source: Source) -> list[Fault]:
     """What is right, and yet worth a word."""
     paths = _model_paths(source.values.get("profile_models"))
-    found = [Fault(source.place(_source_path(path, paths)), what, fix) for path, what, fix in advice(spec)]
-    loads = (model.parameters for model in spec.profile_models)
-    given = any(own.concurrency or own.request_rate for own in loads)
-    if not (given or spec.concurrency or spec.request_rate or _uses_intervals(spec)):
-        what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
-        found.append(Fault(source.default_place, what, "list the values: concurrency: [1, 4, 16]"))
-    return found
-
-
-def _uses_intervals(spec: JobSpec) -> bool:
-    return any(model.request_intervals for model in spec.models())
+    return [
+        # What is about the whole job stands at none of its lines.
+        Fault(source.place(_source_path(path, paths)) if path else source.default_place, what, fix)
+        for path, what, fix in advice(spec)
+    ]

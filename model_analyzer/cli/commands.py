@@ -12,7 +12,7 @@ import typer
 
 from model_analyzer.cli import said
 from model_analyzer.cli.flags import FLAG_NAMES, with_spec_flags
-from model_analyzer.errors import PHASES_FAILED
+from model_analyzer.errors import PHASES_FAILED, SpecError
 
 if TYPE_CHECKING:
     from model_analyzer.job import Job
@@ -35,11 +35,19 @@ def register(app: typer.Typer) -> None:
 
 
 def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[str, str] = FLAG_NAMES) -> Job:
-    """The job, its warnings printed. flag_names: key -> how the user spells the flag. Raises SpecError."""
+    """The job, its warnings printed: before its faults where it has both. Raises SpecError.
+
+    flag_names: key -> how the user spells the flag.
+    """
     _import_numpy()
     from model_analyzer.job import load_job
 
-    job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
+    try:
+        job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
+    except SpecError as error:
+        for warning in error.warnings:
+            said.warning(warning)
+        raise
     if job.spec.log_format == "json":
         said.choose(as_json=True)
     for warning in job.warnings:

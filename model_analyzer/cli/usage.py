@@ -21,6 +21,20 @@ _GONE = {
 }
 
 
+def _perf_analyzers(flag: str) -> str | None:
+    """What to do instead of a flag that is perf_analyzer's; None: it is not."""
+    from model_analyzer.core.keys import PERF_FLAGS, PERF_FLAGS_WORK
+
+    name = flag.removeprefix("--")
+    if name in PERF_FLAGS_WORK:
+        return f"it is perf_analyzer's: write it into a job spec, perf_analyzer_flags: {{{name}: ...}}"
+    if name not in PERF_FLAGS:
+        return None
+    key = PERF_FLAGS[name]
+    refused = f"not supported yet: {key.why}" if key.effect == "refused" else f"without effect: {key.why}"
+    return f"it is perf_analyzer's, and {refused}; instead {key.instead}"
+
+
 def without_mode(arguments: list[str]) -> list[str]:
     """The arguments without Triton Model Analyzer's global `-m online|offline`, which chose a preset of plots."""
     if len(arguments) > 1 and arguments[0] in ("-m", "--mode") and arguments[1] in ("online", "offline"):
@@ -46,8 +60,11 @@ def plain(error: Any, arguments: list[str]) -> SpecError:
     message = " ".join(error.format_message().split())
     if typo := re.search(r"^No such option:? '?(-[^\s'(]*)", message):
         flags = [flag for option in command.params if not option.hidden for flag in option.opts] if command else []
-        near = get_close_matches(typo[1], flags, n=1)
-        return SpecError("command line", f"no such flag: {typo[1]}", f"did you mean {near[0]}?" if near else seen)
+        # A letter too few of ours (--batch-size) is no flag of perf_analyzer's.
+        slip, near = (get_close_matches(typo[1], flags, n=1, cutoff=cutoff) for cutoff in (0.9, 0.6))
+        foreign = None if slip else _perf_analyzers(typo[1])
+        fix = foreign or (f"did you mean {near[0]}?" if near else seen)
+        return SpecError("command line", f"no such flag: {typo[1]}", fix)
     if typo := re.search(r"^No such command '?([^\s']*)'", message):
         known = [key for key, one in command.commands.items() if not one.hidden] if command else []
         near = get_close_matches(typo[1], known, n=1)

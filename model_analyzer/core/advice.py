@@ -6,10 +6,12 @@ The one place for it: a key that is known, valid and without effect is told, so 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from model_analyzer.core.keys import MODE_KEYS, NOT_REMOTE_KEYS
 from model_analyzer.core.spec import JobSpec, ModelSpec, ResolvedModel
+from model_analyzer.core.stopping import INTERVAL_SLICES, PERF_ANALYZER_WINDOWS
 from model_analyzer.core.values import is_true
 from model_analyzer.core.wording import counted
 
@@ -56,6 +58,9 @@ def _of_telemetry(spec: JobSpec) -> Iterator[Idle]:
 def _of_the_rule(spec: JobSpec) -> Iterator[Idle]:
     if spec.stop_rule != "interval" and not spec.request_count:
         yield from ((key, "it belongs to stop_rule: interval") for key in ("precision", "latency_precision"))
+    # Only fresh GPU samples that are missing prolong such a phase.
+    if spec.stop_rule == "fixed" and not spec.request_count and not spec.min_gpu_samples:
+        yield "max_seconds", "with stop_rule fixed min_seconds ends a phase"
 
 
 def _overruled(spec: JobSpec, models: _Models) -> Iterator[Idle]:
@@ -115,6 +120,8 @@ def _no_strings(name: str, flags: Mapping[str, Any], model: ResolvedModel) -> st
 
 def _words(spec: JobSpec) -> Iterator[Advice]:
     """What has an effect, but another than one would think."""
+    yield from _no_load(spec)
+    yield from _too_short(spec)
     if any(model.request_count for model in spec.models()):
         ignored = ("stop_rule", "min_seconds", "max_seconds", "precision", "latency_precision")
         why = "with a request_count, that alone ends a phase"
@@ -126,3 +133,26 @@ def _words(spec: JobSpec) -> Iterator[Advice]:
     if spec.repeats > 1 and spec.triton_launch_mode == "remote" and spec.reload_model_disable:
         what = "with reload_model_disable no repeat loads the model anew: repeats hold what changes over time only"
         yield ("repeats",), what, "leave reload_model_disable out, or restart the server between runs"
+
+
+def _no_load(spec: JobSpec) -> Iterator[Advice]:
+    own = (model.parameters for model in spec.profile_models)
+    given = any(each.concurrency or each.request_rate for each in own)
+    if not (given or spec.concurrency or spec.request_rate or any(model.request_intervals for model in spec.models())):
+        what = "no concurrency is given, so 1 is measured (Triton Model Analyzer would search)"
+        yield (), what, "list the values: concurrency: [1, 4, 16]"
+
+
+def _too_short(spec: JobSpec) -> Iterator[Advice]:
+    """A max_seconds that holds fewer slices than the stop rule judges by: no phase would be stable."""
+    needed = {"interval": INTERVAL_SLICES, "perf_analyzer": PERF_ANALYZER_WINDOWS, "fixed": 0}[spec.stop_rule]
+    # As `judge` ends a phase: a slice may be a hair short.
+    slices = ceil(spec.max_seconds * 0.999 / spec.slice_seconds)
+    if slices < needed and not all(model.request_count for model in spec.models()):
+        key = "max_seconds" if "max_seconds" in spec.model_fields_set else "slice_seconds"
+        what = (
+            f"max_seconds {spec.max_seconds:g} holds {slices} slice{'s' if slices > 1 else ''} of"
+            f" slice_seconds {spec.slice_seconds:g}, and stop_rule {spec.stop_rule} needs {needed}:"
+            " every row will be unstable"
+        )
+        yield (key,), what, f"set max_seconds to {needed * spec.slice_seconds:g} or more"

@@ -490,7 +490,8 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
     less, more = "lower the one or raise the other", ("min_seconds", "max_seconds", "slice_seconds")
     for key in ("min_seconds", "slice_seconds"):
         if getattr(spec, key) > spec.max_seconds:
-            what = f"{key} {getattr(spec, key):g} is above max_seconds {spec.max_seconds:g}"
+            default = "" if key in spec.model_fields_set else " (its default)"
+            what = f"{key} {getattr(spec, key):g}{default} is above max_seconds {spec.max_seconds:g}"
             yield more, key, what, less
     yield from _load_faults(spec)
     if spec.model_repository is None and spec.triton_launch_mode != "remote":
@@ -503,6 +504,7 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
             fix = "set client_protocol: http, or leave endpoint out: streaming works over gRPC, too"
             yield ("perf_analyzer_flags", "client_protocol", "profile_models"), "perf_analyzer_flags", what, fix
             break
+    yield from _shared_memory_faults(spec)
     if spec.weighting is not None:
         what = "weighting stands for all models, and it weighs them against each other"
         yield ("weighting",), "weighting", what, "give it to a model, in profile_models"
@@ -514,6 +516,17 @@ def _relation_faults(spec: JobSpec) -> Iterator[_Relation]:
         keys = ("profile_models", "batch_sizes", "concurrency", "request_rate")
         yield keys, "profile_models", f"the job has {phases} phases", f"sweep less: {MOST_PHASES} are the most"
     yield from _file_faults(spec)
+
+
+def _shared_memory_faults(spec: JobSpec) -> Iterator[_Relation]:
+    for model in spec.models():
+        if model.input_source.shared_memory is not None and model.call not in (None, "infer"):
+            what = (
+                f"shared_memory: system, and streaming or endpoint in perf_analyzer_flags ({model.name}: {model.call})"
+            )
+            fix = "set shared_memory: none, or leave streaming and endpoint out: one place cannot hold several replies"
+            yield ("shared_memory", "perf_analyzer_flags", "profile_models"), "perf_analyzer_flags", what, fix
+            break
 
 
 def _endpoint_faults(spec: JobSpec) -> Iterator[_Relation]:

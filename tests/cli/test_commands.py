@@ -83,10 +83,8 @@ def test_plan_says_between_what_the_time_lies_and_what_it_does_not_know(command:
             " (Poisson, at most 8 in flight, ramp 0.5 s)",
         ),
         ("request_intervals: intervals.txt\nrequest_count: 9\n", " (custom intervals, 9 requests)"),
-        (
-            "concurrency: 4\nshared_memory: system\nperf_analyzer_flags: {streaming: true}\n",
-            " (stream_infer, shared memory)",
-        ),
+        ("concurrency: 4\nshared_memory: system\n", " (shared memory)"),
+        ("concurrency: 4\nperf_analyzer_flags: {streaming: true}\n", " (stream_infer)"),
     ],
 )
 def test_plan_says_what_is_particular_about_a_phase(command: Command, tmp_path: Path, keys: str, terms: str) -> None:

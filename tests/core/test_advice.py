@@ -40,6 +40,11 @@ def model(**settings: Any) -> dict[str, Any]:
         ({"gpus": [], "min_gpu_samples": 2}, "min_gpu_samples: min_gpu_samples has no effect; gpus is an empty list"),
         # the rule
         ({"stop_rule": "fixed", "precision": 0.1}, "precision: precision has no effect; it belongs to stop_rule: interval"),
+        ({"stop_rule": "fixed", "max_seconds": 9}, "max_seconds: max_seconds has no effect; with stop_rule fixed min_seconds ends a phase"),
+        ({"min_seconds": 1, "max_seconds": 1.5}, "max_seconds: max_seconds 1.5 holds 3 slices of slice_seconds 0.5, and stop_rule interval"
+         " needs 4: every row will be unstable; set max_seconds to 2 or more"),
+        ({"stop_rule": "perf_analyzer", "slice_seconds": 6}, "slice_seconds: max_seconds 10 holds 2 slices of slice_seconds 6, and stop_rule"),
+        ({"concurrency": None}, ": no concurrency is given, so 1 is measured (Triton Model Analyzer would search); list the values"),
         ({"request_count": 5, "max_seconds": 9}, "max_seconds: max_seconds ends no phase; with a request_count"),
         # the load
         ({"client_workers": 4, "client_cpus": "2-3"}, "client_cpus: 4 client_workers share 2 CPUs of client_cpus; name as many"),
@@ -93,6 +98,10 @@ def test_a_key_without_effect_is_told(values: dict[str, Any], line: str) -> None
         {"dcgm_exporter_url": "http://h:9400/metrics", "min_gpu_samples": 2},
         {"dcgm_exporter_namespaces": "gpu"},
         {"precision": 0.1},
+        {"min_seconds": 1, "max_seconds": 2},
+        {"min_seconds": 1, "max_seconds": 1.5, "stop_rule": "perf_analyzer"},
+        {"stop_rule": "fixed", "max_seconds": 90, "min_gpu_samples": 2},
+        {"slice_seconds": 3, "request_count": 5},
     ],
 )  # fmt: skip
 def test_of_a_key_that_does_something_nothing_is_said(values: dict[str, Any]) -> None:

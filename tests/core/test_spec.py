@@ -275,3 +275,14 @@ def test_client_cpus_are_numbers_or_ranges_as_taskset_has_them(value: Any, cpus:
 def test_what_are_no_client_cpus(value: Any) -> None:
     with pytest.raises(ValidationError):
         job(client_cpus=value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "shared"),
+    [({"streaming": 1}, "system"), ({"streaming": 1, "shared-memory": "system"}, "none")],
+)
+def test_shared_memory_and_streaming_exclude_each_other(flags: dict[str, Any], shared: str) -> None:
+    values = {"profile_models": ["a"], "model_repository": "/m", "shared_memory": shared, "perf_analyzer_flags": flags}
+    with pytest.raises(ValidationError, match=r"shared_memory: system, and streaming .*\(a: stream_infer\)"):
+        JobSpec.model_validate(values)
+    JobSpec.model_validate({**values, "perf_analyzer_flags": {**flags, "shared-memory": "none"}})

@@ -109,10 +109,11 @@ def _refuse_shared_memory(model: ModelInfo, call: Call) -> None:
     if model.decoupled:
         what = "answers a request several times, and each reply would overwrite the one before in shared memory"
     elif call != "infer":
-        what = f"is called by {call}, which is measured without shared memory"
+        what = f"is called by {call} (streaming or endpoint in perf_analyzer_flags), which is measured without shared memory"
     else:
         return
-    raise InputError(f"model {model.name}", what, "set shared_memory: none for it")
+    fix = "set shared_memory: none, or for this model alone perf_analyzer_flags: {shared-memory: none}"
+    raise InputError(f"model {model.name}", what, fix)
 
 
 def _most_bytes(source: InputSource) -> int:
