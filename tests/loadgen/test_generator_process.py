@@ -223,3 +223,22 @@ def test_more_connections_than_the_soft_limit_of_descriptors(generator: ProcessL
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert limits[0] == hard
+
+
+def test_what_an_order_leaves_is_freed_before_the_next_and_modules_are_not_looked_through_again() -> None:
+    code = """
+import gc, weakref
+from model_analyzer.loadgen.__main__ import _collect
+class Node: pass
+def left_behind():
+    one = Node(); one.self = one
+    return weakref.ref(one)
+_collect()
+looked_through = len(gc.get_objects())
+node = left_behind()
+assert node() is not None
+_collect()
+print(node(), looked_through < 100, gc.isenabled())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "None True False\n"
