@@ -14,12 +14,13 @@ from typing import Literal
 
 from model_analyzer.adapters.cpus import check_cpus, usable_cpus
 from model_analyzer.adapters.telemetry.sources import discovers, exporters, gpu_choice
+from model_analyzer.adapters.triton.beforehand import faults
 from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, Refused, Unreachable, WireApi, another_endpoint
 from model_analyzer.core.gpus import select_gpus
 from model_analyzer.core.spec import JobSpec
 from model_analyzer.core.telemetry import Page
 from model_analyzer.core.values import host_port
-from model_analyzer.errors import AnalyzerError, ExportPathError, ServerError
+from model_analyzer.errors import AnalyzerError, ExportPathError, ServerError, SpecError
 
 # warn: a run goes on without it. skip: not looked at.
 Status = Literal["ok", "warn", "skip", "FAIL"]
@@ -48,6 +49,7 @@ def examine(
     """Every check in turn; one that fails stops no other. mode: the launch mode. with_server: a server is to be there."""
     pages: list[Page] = []
     checks: list[tuple[str, Callable[[], Found]]] = [
+        ("models", lambda: _models_and_inputs(spec, mode)),
         ("results", lambda: _results(export_path)),
         ("client", lambda: _client(spec)),
     ]
@@ -78,6 +80,17 @@ def failures(check: str, error: AnalyzerError) -> Iterator[Finding]:
 
 def _skipped(why: str) -> Found:
     yield "skip", why
+
+
+def _models_and_inputs(spec: JobSpec, mode: str) -> Found:
+    """What of it lies here; what a remote server has is asked of it."""
+    if found := [*faults(spec, mode)]:
+        raise SpecError.of(found)
+    if mode == "remote":
+        if files := sorted({path for model in spec.models() if (path := model.input_source.path) is not None}):
+            yield "ok", f"input data: {', '.join(files)}"
+    else:
+        yield "ok", f"model repository {spec.model_repository}, input data"
 
 
 def _results(export_path: Path) -> Found:

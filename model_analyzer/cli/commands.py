@@ -125,8 +125,12 @@ def _time(seconds: float) -> str:
 
 
 def validate(config_file: str | None, values: dict[str, Any]) -> None:
-    """Check a job spec; print every fault, or `ok`."""
+    """Check a job spec, and the models and input data on this host that it names; print every fault, or `ok`."""
+    from model_analyzer.adapters.triton.beforehand import faults
+
     job = load(config_file, values)
+    if found := [*faults(job.spec, job.mode)]:
+        raise SpecError.of(found)
     typer.echo(f"ok: {sum(len(group.phases) for group in job.whole)} phases")
 
 

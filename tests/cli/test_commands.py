@@ -128,8 +128,88 @@ def test_an_empty_value_is_not_as_if_the_flag_were_not_there(command: Command) -
 
 
 def test_validate_says_ok_and_how_many_phases(command: Command, job: Path) -> None:
+    make_models(job.parent, "a", "b")
     ended = command("validate", "-f", str(job))
     assert (ended.code, ended.out, ended.err) == (0, "ok: 8 phases\n", "")
+
+
+@pytest.mark.parametrize("asked", ["validate", "doctor"])
+def test_a_repository_that_is_not_there_is_a_fault_of_the_job(command: Command, job: Path, asked: str) -> None:
+    ended = command(asked, "-f", str(job))
+    assert ended.code == 2
+    what = f"model_repository: {job.parent}/models: is not a directory; make it a directory of models"
+    assert what in ended.out + ended.err
+
+
+def test_a_model_that_the_repository_has_not_is_a_fault_of_the_job(command: Command, job: Path) -> None:
+    make_models(job.parent, "a", "c")
+    ended = command("validate", "-f", str(job))
+    assert ended.code == 2
+    what = "has no model b; it has a, c; correct profile_models"
+    assert ended.errors == [f"error: model_repository: {job.parent}/models: {what}"]
+
+
+def test_the_server_itself_looks_into_a_repository_elsewhere(command: Command) -> None:
+    for asked in (["-m", "s3://bucket/models"], ["--triton-launch-mode", "remote"]):
+        assert command("validate", "-n", "a", "-c", "1", *asked).code == 0
+
+
+TAKES_4 = """\
+backend: "python"
+max_batch_size: 8
+input [ { name: "INPUT", data_type: TYPE_INT32, dims: [ 4 ] } ]
+output [ { name: "OUTPUT", data_type: TYPE_INT32, dims: [ 4 ] } ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('{"data": [{"INPUT": [1, 2, 3]}]}', "data.json: data[0].INPUT: does not fit INT32 [4]: 3 values; give its values"),
+        ('{"data": [{"IN": [1, 2, 3, 4]}]}', "data.json: data[0]: unknown input IN; the inputs are INPUT"),
+        ('{"data": [{"INPUT": [1, 2, 3, 0.5]}]}', "data.json: data[0].INPUT: does not fit INT32 [4]: not every value is an INT32"),
+        ('{"data": [[1, 2, 3, 4]]}', "data.json: data[0][0]: is not a mapping of inputs"),
+        ('[{"INPUT": [1, 2, 3, 4]}]', "data.json: has no entries in data"),
+        ("INPUT: 1", "data.json: is no JSON"),
+        (None, "data.json: cannot be read (No such file or directory)"),
+    ],
+)  # fmt: skip
+def test_input_data_is_looked_at_before_a_run(command: Command, tmp_path: Path, data: str | None, said: str) -> None:
+    make_models(tmp_path, "a")
+    (tmp_path / "models" / "a" / "config.pbtxt").write_text(TAKES_4)
+    (tmp_path / "job.yaml").write_text(
+        "model_repository: models\nprofile_models: [a]\nconcurrency: 1\nperf_analyzer_flags: {input-data: data.json}\n"
+    )
+    if data is not None:
+        (tmp_path / "data.json").write_text(data)
+    ended = command("validate", "-f", "job.yaml")
+    assert ended.code == 2
+    (line,) = ended.errors
+    assert line.startswith(f"error: {said}")
+
+
+def test_input_data_that_fits_is_right_and_so_is_what_only_triton_can_say(command: Command, tmp_path: Path) -> None:
+    make_models(tmp_path, "a", "open")
+    (tmp_path / "models" / "a" / "config.pbtxt").write_text(TAKES_4)
+    (tmp_path / "data.json").write_text('{"data": [{"INPUT": [1, 2, 3, 4]}]}')
+    for model in ("a", "open"):
+        (tmp_path / "job.yaml").write_text(
+            f"model_repository: models\nprofile_models: [{model}]\nperf_analyzer_flags: {{input-data: data.json}}\n"
+        )
+        assert command("validate", "-f", "job.yaml").code == 0
+
+
+def test_a_decoupled_model_has_no_shared_memory(command: Command, tmp_path: Path) -> None:
+    make_models(tmp_path, "a")
+    (tmp_path / "models" / "a" / "config.pbtxt").write_text(TAKES_4 + "model_transaction_policy { decoupled: True }\n")
+    ended = command("validate", "-n", "a", "-m", "models", "-c", "1", "--shared-memory", "system")
+    assert ended.code == 2
+    assert ended.errors[0].startswith("error: model a: answers a request several times")
+
+
+def make_models(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / "models" / name).mkdir(parents=True)
 
 
 def test_validate_prints_every_fault(command: Command, job: Path) -> None:
@@ -145,6 +225,7 @@ def test_validate_prints_every_fault(command: Command, job: Path) -> None:
 
 def test_warnings_do_not_fail_a_job(command: Command, job: Path) -> None:
     job.write_text(JOB + "checkpoint_directory: /tmp/x\n")
+    make_models(job.parent, "a", "b")
     ended = command("validate", "-f", "job.yaml")
     assert ended.code == 0
     assert ended.err.startswith("warning: job.yaml:5: checkpoint_directory has no effect: ")

@@ -143,7 +143,10 @@ def test_a_cpu_that_is_not_there_and_more_workers_than_cpus_are_said(command: Co
         (["--triton-launch-mode", "local"], "skip server: the run starts it (local)"),
     ],
 )
-def test_without_a_server_says_that_it_is_not_looked_at(command: Command, arguments: list[str], said: str) -> None:
+def test_without_a_server_says_that_it_is_not_looked_at(
+    command: Command, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "add_sub").mkdir()
     ended = command("doctor", "-n", "add_sub", "-m", ".", *arguments)
     assert ended.code == 0, ended.out
     assert said in ended.out.splitlines()

@@ -75,7 +75,7 @@ class DockerServer(OwnedServer):
     def start(self, settings: ServerSettings) -> ServerInfo:
         """Pull the image where it is absent, run it, wait until it is ready. Raises ServerError, ExportPathError.
 
-        SpecError where triton_docker_mounts has something that is no mount.
+        SpecError where there is no model repository, or triton_docker_mounts has something that is no mount.
         """
         self.stop()
         self._given = settings.docker_arguments or self._options.arguments
@@ -83,7 +83,7 @@ class DockerServer(OwnedServer):
             folder = self._launch.repository
             mount = f"mount it at the path that it has on the host: add -v {folder}:{folder} to docker run"
             fix = mount if in_docker() else "make it a directory of models"
-            raise ServerError(f"model_repository: {self._launch.repository}", "is not a directory", fix)
+            raise SpecError(f"model_repository: {self._launch.repository}", "is not a directory", fix)
         self._client = connect()
         self._remove_leftovers()
         pull_if_absent(self._client, self._options.image, self._launch.say)

@@ -152,6 +152,19 @@ def _from_raw_file(data: bytes, datatype: str) -> NDArray[Any]:
 
 def _from_file(path: Path, model: ModelInfo, shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
     """The entries, streams one after the other."""
+    tensors = {tensor.name: tensor for tensor in model.inputs}
+    return [_entry(step, f"{path}: {place}", tensors, shapes) for step, place in _steps(path, _streams(path))]
+
+
+def check_form(path: Path) -> None:
+    """Whether a data file or a directory can be read and has entries, of whichever model. Raises InputError."""
+    if not path.is_dir():
+        for step, place in _steps(path, _streams(path)):
+            _check_mapping(step, f"{path}: {place}")
+
+
+def _streams(path: Path) -> list[Any]:
+    """What stands in the file's `data`, at least one. Raises InputError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -162,8 +175,7 @@ def _from_file(path: Path, model: ModelInfo, shapes: Mapping[str, tuple[int, ...
     streams = data.get("data") if isinstance(data, dict) else None
     if not isinstance(streams, list) or not streams:
         raise InputError(str(path), "has no entries in data", DATA_FILE)
-    tensors = {tensor.name: tensor for tensor in model.inputs}
-    return [_entry(step, f"{path}: {place}", tensors, shapes) for step, place in _steps(path, streams)]
+    return streams
 
 
 def _steps(path: Path, streams: list[Any]) -> Iterator[tuple[Any, str]]:
@@ -181,8 +193,7 @@ def _steps(path: Path, streams: list[Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _entry(step: Any, where: str, tensors: Mapping[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> Entry:
-    if not isinstance(step, dict):
-        raise InputError(where, "is not a mapping of inputs", DATA_FILE)
+    _check_mapping(step, where)
     # perf_analyzer lets an entry name its model.
     step = {name: value for name, value in step.items() if name != "model" or name in tensors}
     unknown = sorted(set(step) - set(tensors))
@@ -191,6 +202,11 @@ def _entry(step: Any, where: str, tensors: Mapping[str, TensorInfo], shapes: Map
         problem = f"unknown input {', '.join(unknown)}" if unknown else f"input {', '.join(missing)} is missing"
         raise InputError(where, problem, f"the inputs are {', '.join(tensors)}")
     return {name: _given(value, f"{where}.{name}", tensors[name], shapes.get(name)) for name, value in step.items()}
+
+
+def _check_mapping(step: Any, where: str) -> None:
+    if not isinstance(step, dict):
+        raise InputError(where, "is not a mapping of inputs", DATA_FILE)
 
 
 def _given(value: Any, where: str, tensor: TensorInfo, shape: tuple[int, ...] | None) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_analyzer.core.load import Protocol, Tls
-from model_analyzer.errors import ServerError
+from model_analyzer.errors import ServerError, SpecError
 
 Flags = list[tuple[str, str]]
 
@@ -49,6 +49,12 @@ class Launch:
             # A client's idle connection makes a stopping Triton wait this long; its default is 30.
             "exit-timeout-secs": "5",
         }
+
+
+def check_repository(repository: Path) -> None:
+    """Raise SpecError for a model repository on this host that is not there; Triton itself reads s3:// and the like."""
+    if "://" not in str(repository) and not repository.is_dir():
+        raise SpecError(f"model_repository: {repository}", "is not a directory", "make it a directory of models")
 
 
 def accepts(address: str) -> bool:

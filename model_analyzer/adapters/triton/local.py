@@ -18,6 +18,7 @@ from model_analyzer.adapters.triton.launch import (
     accepts,
     arguments,
     check_ports_free,
+    check_repository,
     free_ports,
     merge_flags,
 )
@@ -61,11 +62,9 @@ class LocalServer(OwnedServer):
         self._shm_prefix = ""
 
     def start(self, settings: ServerSettings) -> ServerInfo:
-        """Start the server and wait until it is ready. Raises ServerError, ExportPathError."""
+        """Start the server and wait until it is ready. Raises SpecError, ServerError, ExportPathError."""
         self.stop()
-        if not self._launch.repository.is_dir() and "://" not in str(self._launch.repository):
-            fix = "make it a directory of models"
-            raise ServerError(f"model_repository: {self._launch.repository}", "is not a directory", fix)
+        check_repository(self._launch.repository)
         installation = self._find()
         tries = PORT_TRIES
         while True:

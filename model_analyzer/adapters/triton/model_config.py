@@ -41,13 +41,17 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any], name: str = "
 
 def read_written(model_directory: Path) -> dict[str, Any] | None:
     """The config as its owner wrote it, not completed by Triton; None where there is none or it cannot be read."""
+    try:
+        text = (model_directory / "config.pbtxt").read_text()
+    except (OSError, ValueError):
+        return None
+    # After the file: without one nothing heavy is imported.
     from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
     from tritonclient.grpc import model_config_pb2
 
     try:
-        text = (model_directory / "config.pbtxt").read_text()
         message = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except (OSError, ValueError, text_format.ParseError):
+    except (ValueError, text_format.ParseError):
         return None
     config: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return {"name": model_directory.name, **config}

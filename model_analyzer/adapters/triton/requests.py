@@ -54,7 +54,7 @@ class TritonEncoder:
         Raises InputError; ServerError where the server is gone that is to be told of their shared memory.
         """
         if source.shared_memory is not None:
-            _refuse_shared_memory(model, call)
+            refuse_shared_memory(model, call)
             return RequestSet(protocol, self._share(model, batch_size, source, protocol, address), batch_size)
         requests: list[EncodedRequest] = []
         total = 0
@@ -104,7 +104,7 @@ class TritonEncoder:
         )
 
 
-def _refuse_shared_memory(model: ModelInfo, call: Call) -> None:
+def refuse_shared_memory(model: ModelInfo, call: Call) -> None:
     """Raises InputError where the replies have no one place each."""
     if model.decoupled:
         what = "answers a request several times, and each reply would overwrite the one before in shared memory"

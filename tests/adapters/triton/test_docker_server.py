@@ -143,7 +143,7 @@ class TestNoEngine:
     def test_a_repository_that_is_not_there_needs_no_engine(self, tmp_path, monkeypatch):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
         launch = Launch(tmp_path / "models", tmp_path / "triton.log")
-        with pytest.raises(ServerError, match=r"models: is not a directory"):
+        with pytest.raises(SpecError, match=r"models: is not a directory"):
             DockerServer(launch, DockerOptions("image", tmp_path)).start(NO_SETTINGS)
 
 

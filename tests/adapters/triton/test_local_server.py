@@ -22,7 +22,7 @@ from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch
 from model_analyzer.adapters.triton.local import LocalServer, describe_gpus, find_local
 from model_analyzer.core.variant import ServerSettings, Variant
-from model_analyzer.errors import ModelError, ServerError
+from model_analyzer.errors import ModelError, ServerError, SpecError
 
 NO_SETTINGS = ServerSettings()
 
@@ -262,7 +262,7 @@ class TestStart:
             make_server().start(ServerSettings((("nonsense", "1"),)))
 
     def test_a_repository_that_is_not_there_is_named(self, make_server, tmp_path):
-        with pytest.raises(ServerError, match=f"model_repository: {tmp_path}/absent: is not a directory"):
+        with pytest.raises(SpecError, match=f"model_repository: {tmp_path}/absent: is not a directory"):
             make_server(tmp_path / "absent").start(NO_SETTINGS)
 
     def test_a_server_that_never_gets_ready_is_given_up(self, make_server):
