@@ -19,7 +19,7 @@ from model_analyzer.adapters.files import remove_drafts
 from model_analyzer.adapters.gpu_locks import GpuLocks
 from model_analyzer.adapters.progress import JsonProgress, LineProgress, Several
 from model_analyzer.adapters.rest import Rest
-from model_analyzer.adapters.resume import elsewhere, take_over
+from model_analyzer.adapters.resume import elsewhere, goes_on, take_over
 from model_analyzer.core.ending import ending
 from model_analyzer.core.estimate import Outlook
 from model_analyzer.core.hardware import UNKNOWN, GpuTypes, types_on
@@ -130,7 +130,8 @@ def profile(job: Job, console: Console, live: bool, kept: bool = True) -> int:
         outlook = job.outlook(search.left, job.baseline_id not in opened.contents.baselines)
         progress = build_progress(job, live, outlook)
         progress.begin(total, already)
-        for line in (*_nothing_to_do(job), *taken, *elsewhere(opened.contents, job.phase_ids)):
+        begun_before = goes_on(opened.contents, [each for group in job.groups for each in group.phases], done)
+        for line in (*_nothing_to_do(job), *taken, *begun_before, *elsewhere(opened.contents, job.phase_ids)):
             progress.say(line)
         try:
             remove_leftovers(progress.say)
@@ -192,7 +193,7 @@ def _terminal(outlook: Outlook) -> Progress:
 
 
 def _log(job: Job, outlook: Outlook) -> Progress:
-    return (JsonProgress if job.spec.log_format == "json" else LineProgress)(outlook)
+    return (JsonProgress if job.spec.log_format == "json" else LineProgress)(outlook, repeats=job.spec.repeats)
 
 
 def _nothing_to_do(job: Job) -> list[str]:

@@ -70,12 +70,29 @@ def outcome(measurement: Measurement) -> str:
     return ", ".join(parts)
 
 
+def to_do(total: int, already: int, repeats: int) -> str:
+    """How many phases a run has, each as often as it is repeated, and how many are left out."""
+    if repeats > 1:
+        counted, what = (
+            f"{total // repeats} phases x {repeats} repeats: {total} measurements",
+            f", {already} of them done",
+        )
+    else:
+        counted, what = f"{total} phases", f", {already} of them measured"
+    return f"{counted}{what} in an earlier run" if already else counted
+
+
 class LineProgress:
     """Plain log lines, for a pod's log or a file."""
 
     def __init__(
-        self, outlook: Outlook, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+        self,
+        outlook: Outlook,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+        repeats: int = 1,
     ) -> None:
+        self._repeats = repeats
         self._eta = Eta(outlook, now)
         self._stream = stream or sys.stderr
         self._now = now
@@ -86,8 +103,7 @@ class LineProgress:
         """Say what there is to do."""
         self._total, self._done = total, already
         self._eta.begin()
-        again = f", {already} of them measured in an earlier run" if already else ""
-        self.say(f"{total} phases{again}; about {self._eta} left")
+        self.say(f"{to_do(total, already, self._repeats)}; about {self._eta} left")
 
     def say(self, message: str) -> None:
         """One line."""
@@ -153,8 +169,13 @@ class JsonProgress:
     """One JSON object a line."""
 
     def __init__(
-        self, outlook: Outlook, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+        self,
+        outlook: Outlook,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+        repeats: int = 1,
     ) -> None:
+        self._repeats = repeats
         self._standing = Standing(outlook, now)
         self._stream = stream
         self._now = now
@@ -164,7 +185,7 @@ class JsonProgress:
     def begin(self, total: int, already: int) -> None:
         """Say what there is to do."""
         self._standing.begin(total, already)
-        self._write("begin", f"{total} phases, {already} of them measured in an earlier run")
+        self._write("begin", to_do(total, already, self._repeats))
 
     def say(self, message: str) -> None:
         """News."""
@@ -197,7 +218,8 @@ class JsonProgress:
         if not self._ended:
             self._ended = True
             standing = self._standing
-            self._write("end", f"{standing.done} of {standing.total} phases done, {standing.failed} failed")
+            what = "phases" if self._repeats == 1 else "measurements"
+            self._write("end", f"{standing.done} of {standing.total} {what} done, {standing.failed} failed")
 
     def _write(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from model_analyzer.adapters import store
 from model_analyzer.core.hardware import holds, shown
+from model_analyzer.core.plan import Phase
 from model_analyzer.core.repeats import enough
 from model_analyzer.errors import ExportPathError
+
+MOST_NAMED = 3
 
 
 def take_over(
@@ -42,6 +45,25 @@ def take_over(
             f"{taken} phases were measured by other shards of this run, or by a run with another number of them"
         )
     return said
+
+
+def goes_on(contents: store.Contents, phases: Sequence[Phase], done: Mapping[str, int]) -> list[str]:
+    """What to say of phases that an earlier run began: their slices are used. done: phase id -> repeats that are whole."""
+    begun = [
+        (phase, count)
+        for phase in phases
+        if (count := sum(piece.repeat >= done[phase.id] for piece in contents.pieces.get(phase.id, ())))
+    ]
+    if not begun:
+        return []
+    named = [f"{phase} from {count} slice{'s' if count > 1 else ''}" for phase, count in begun[:MOST_NAMED]]
+    more = f", and {len(begun) - MOST_NAMED} more" if len(begun) > MOST_NAMED else ""
+    what = (
+        "1 phase that an earlier run began goes on"
+        if len(begun) == 1
+        else f"{len(begun)} phases that an earlier run began go on"
+    )
+    return [f"{what}: {', '.join(named)}{more}"]
 
 
 def elsewhere(contents: store.Contents, phase_ids: Sequence[str]) -> list[str]:

@@ -166,3 +166,12 @@ def test_phases_that_failed_count_for_all_their_repeats() -> None:
         "[3/4] bad_config_default batch 1 concurrency 1",
         "[4/4] m_config_default batch 1 concurrency 1, repeat 2",
     ]
+
+
+def test_repeats_are_counted_as_measurements() -> None:
+    stream = io.StringIO()
+    progress = LineProgress(outlook(60.0), stream, Time(), repeats=3)
+    progress.begin(12, 4)
+    assert stream.getvalue()[9:].startswith(
+        "4 phases x 3 repeats: 12 measurements, 4 of them done in an earlier run; about "
+    )

@@ -21,6 +21,7 @@ import pytest
 from measured import baseline, measured, phase, piece
 
 from model_analyzer.adapters import store
+from model_analyzer.adapters.resume import goes_on
 from model_analyzer.adapters.store import FILENAME, NOT_YET, JsonlStore, read
 from model_analyzer.core.reduce import failed, skipped
 from model_analyzer.core.repeats import begun
@@ -411,3 +412,24 @@ class TestRepeats:
         path.write_text("".join(json.dumps(record) + "\n" for record in old))
         contents = read(tmp_path, asked=2)
         assert begun(contents.measurements[ONE.id], contents.slices[ONE.id]) == 1
+
+
+def test_a_run_says_which_begun_phases_it_goes_on_with(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE, 0))
+        opened.add_slice(piece(ONE, 1))
+        opened.add_slice(piece(TWO))
+        opened.add_measurement(measured(TWO))
+        said = goes_on(opened.contents, [ONE, TWO], {ONE.id: 0, TWO.id: 1})
+        assert said == [f"1 phase that an earlier run began goes on: {ONE} from 2 slices"]
+        assert goes_on(opened.contents, [TWO], {TWO.id: 1}) == []
+
+
+def test_of_many_begun_phases_a_few_are_named(tmp_path: Path) -> None:
+    phases = [phase(load=n) for n in range(1, 6)]
+    with JsonlStore(tmp_path) as opened:
+        for each in phases:
+            opened.add_slice(piece(each))
+        (said,) = goes_on(opened.contents, phases, dict.fromkeys((each.id for each in phases), 0))
+    assert said.startswith(f"5 phases that an earlier run began go on: {phases[0]} from 1 slice, ")
+    assert said.endswith(f"{phases[2]} from 1 slice, and 2 more")

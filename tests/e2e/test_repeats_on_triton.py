@@ -42,6 +42,6 @@ def test_a_run_killed_in_its_second_repeat_goes_on_there_and_more_repeats_measur
     before = len(slices(job))
     more = job.profile("--repeats", "3")
     assert more.returncode == 0, more.stderr
-    assert "6 phases, 4 of them measured in an earlier run" in more.stderr
+    assert "2 phases x 3 repeats: 6 measurements, 4 of them done in an earlier run" in more.stderr
     assert {repeat for _, repeat, _ in slices(job)[before:]} == {2}
     assert [row["Repeats"] for row in job.rows()] == ["3", "3"]
