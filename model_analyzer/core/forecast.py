@@ -14,6 +14,7 @@ from model_analyzer.core.measurement import Slice
 from model_analyzer.core.reduce import gpu_refreshes
 from model_analyzer.core.stats import Interval, SliceStats, replies_for_interval, t_quantile, why_no_percentile
 from model_analyzer.core.stopping import INTERVAL_SLICES, PERF_ANALYZER_WINDOWS, StopRule, Verdict, requests_left
+from model_analyzer.core.telemetry import preferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,7 @@ def _waits_s(slices: Sequence[Slice], wanted: int, more_s: float) -> float | Non
 
     more_s: measured seconds until everything else is known. They bring refreshes, too.
     """
-    fresh, cadences = gpu_refreshes(slices), slices[-1].cadences
-    cadence_s = cadences.get("dcgm", cadences.get("triton"))
+    fresh, cadence_s = gpu_refreshes(slices), preferred(slices[-1].cadences)
     if fresh is None or fresh >= wanted:
         return 0.0
     if not cadence_s:

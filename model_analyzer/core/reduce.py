@@ -21,7 +21,7 @@ from model_analyzer.core.stats import SliceStats, rate_of, span_s
 from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.stream_intervals import compared_streams, stream_intervals
 from model_analyzer.core.streams import stream_values
-from model_analyzer.core.telemetry import Reading, Summaries, merge
+from model_analyzer.core.telemetry import Reading, Summaries, merge, preferred
 from model_analyzer.core.wording import counted
 
 QUANTILES = {"perf_latency_p50": 0.50, "perf_latency_p90": 0.90, "perf_latency_p95": 0.95, "perf_latency_p99": 0.99}
@@ -372,7 +372,7 @@ def gpu_refreshes(slices: Sequence[Slice]) -> int | None:
     keys = {key for piece in slices for key in piece.gpus}
     whole = merge(piece.telemetry for piece in slices)
     found = [_refreshes(whole, key) for key in keys]
-    return min((each.get("dcgm", each.get("triton", 0)) for each in found), default=None)
+    return min((preferred(each) or 0 for each in found), default=None)
 
 
 def _distinct(notes: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from model_analyzer.core.metric import gpu_metrics, host_metrics
 
@@ -21,6 +21,9 @@ COUNTERS = frozenset({"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nv_energy_consump
 _KEPT = frozenset(name for metric in (*gpu_metrics(), *host_metrics()) for name in metric.sources)
 # A scrape this shortly before a slice counts as its first: the load is the same already.
 SLACK_NS = 50_000_000
+
+
+T = TypeVar("T")
 
 
 class Series(NamedTuple):
@@ -201,6 +204,11 @@ def cadence_s(pages: Iterable[Page], source: str) -> float | None:
             gap_s = median(after - before for before, after in pairwise(times)) / 1e9
             slowest = max(gap_s, slowest or 0.0)
     return slowest
+
+
+def preferred(by_source: Mapping[str, T]) -> T | None:
+    """Of what is known of each source of GPU telemetry: the exporter's, as its figures come first; else Triton's."""
+    return by_source.get("dcgm", by_source.get("triton"))
 
 
 def refreshed_at(pages: Iterable[Page], start_ns: int, gpus: Iterable[str]) -> list[int]:

@@ -20,7 +20,7 @@ from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats, shared_edges, window_counts
 from model_analyzer.core.stopping import fitted, refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
-from model_analyzer.core.telemetry import Page, cadences, counter_deltas, refreshed_at, summarise
+from model_analyzer.core.telemetry import Page, cadences, counter_deltas, preferred, refreshed_at, summarise
 from model_analyzer.core.warmup import start_offset, warmed_up
 from model_analyzer.engine.recorder import Recorder
 from model_analyzer.ports import Clock, Live, LoadBatch, LoadGenerator, Progress, Streamed
@@ -355,8 +355,7 @@ def _go_on(
             return ()
         last_ns = max([start_ns, *times])
         waited_s = (seen.now_ns - last_ns) / 1e9
-        every = cadences(pages)
-        cadence_s = every.get("dcgm", every.get("triton"))
+        cadence_s = preferred(cadences(pages))
         patience_s = refresh_patience_s(cadence_s)
         if waited_s >= patience_s:
             return (
