@@ -51,8 +51,7 @@ def overload(load: Load, slices: Sequence[Slice]) -> Iterator[str]:
     """What was offered to a server that does not keep up, and what it answered; nothing of one that does."""
     if is_behind(load, slices):
         yield (
-            f"the server does not keep up: {figure(load.value)} requests a second were offered, {figure(_answered(slices))}"
-            " answered. Latency grows as long as the load lasts; use a lower request_rate"
+            f"the server does not keep up: {figure(load.value)} requests a second offered, {figure(_answered(slices))} answered"
         )
 
 

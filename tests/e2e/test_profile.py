@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +128,25 @@ def test_both_protocols_and_an_open_loop(make_job: Callable[..., Job], remote: d
     assert 30 <= float(row["Throughput (infer/sec)"]) <= 300
     assert row["Request Rate"] == "100"
     assert "Concurrency" not in row
+
+
+@pytest.mark.parametrize("keys", [{"min_seconds": 2, "max_seconds": 2}, {"request_count": 15}])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_rate_above_what_the_server_can_do_has_a_row_with_figures(
+    make_job: Callable[..., Job], model_repository: Path, tmp_path: Path, keys: dict[str, float], protocol: str
+) -> None:
+    shutil.copytree(model_repository / "slow", tmp_path / "models" / "slow")
+    config = tmp_path / "models" / "slow" / "config.pbtxt"
+    config.write_text(config.read_text().replace('string_value: "5"', 'string_value: "0.2"'))
+    job = make_job(
+        ["slow"], model_repository=str(tmp_path / "models"), request_rate=[20], client_protocol=protocol, **keys
+    )
+    done = job.profile()
+    assert done.returncode == 0, done.stderr
+    (row,) = job.rows()
+    assert row["Status"] == "unstable"
+    assert row["Notes"].startswith("the server does not keep up: 20 requests a second offered, ")
+    assert 0 < float(row["Throughput (infer/sec)"]) <= 6
 
 
 def test_unsatisfied_constraints_end_with_code_5(make_job: Callable[..., Job], remote: dict[str, str]) -> None:

@@ -41,7 +41,7 @@ def test_its_row_is_unstable_however_it_ends(world: World, requests: int | None)
     found = row(world, rated(100.0))
     assert found.status == "unstable"
     assert found.values["perf_throughput"] == pytest.approx(20, rel=0.1)
-    assert "100 requests a second were offered, 20 answered" in found.notes[0], "the status has its reason first"
+    assert "100 requests a second offered, 20 answered" in found.notes[0], "the status has its reason first"
 
 
 @pytest.mark.parametrize("requests", [None, 30])
