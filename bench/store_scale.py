@@ -179,6 +179,9 @@ def main() -> None:
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
+        # As the command has it: how often the garbage collector looks.
+        import model_analyzer.__main__  # noqa: F401
+
         step, folder = arguments.step
         print(json.dumps(STEPS[step](Path(folder))))
         return

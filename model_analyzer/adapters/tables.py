@@ -59,7 +59,9 @@ class Layout:
     prices: Mapping[str, float] = field(default_factory=dict)
 
 
+# Tag -> cell; and the cells of a row in the order of its fields.
 Row = dict[str, str]
+Cells = list[str]
 
 
 def format_value(metric: Metric, value: float | None) -> str:
@@ -73,7 +75,7 @@ def inference_rows(measurements: Iterable[Measurement], layout: Layout) -> list[
     """One row a phase, every field of METRICS and COLUMNS that it has."""
     measurements = list(measurements)
     fields = _inference_fields(layout, streamed(measurements))
-    return [_inference_row(_told(m, layout), fields) for m in measurements]
+    return [_named(fields, _inference_row(_told(m, layout), fields)) for m in measurements]
 
 
 def streamed(measurements: Iterable[Measurement]) -> bool:
@@ -89,34 +91,23 @@ def _inference_fields(layout: Layout, streams: bool) -> tuple[str, ...]:
 def gpu_rows(measurements: Iterable[Measurement], layout: Layout) -> list[Row]:
     """One row a phase and GPU; a phase without GPU figures has one row that says why."""
     fields = _with_own(layout.gpu_fields, OWN_GPU_FIELDS)
-    return [row for m in measurements for row in _gpu_rows(_told(m, layout), fields)]
-
-
-def _gpu_rows(phase: _Told, fields: Sequence[str]) -> list[Row]:
-    m = phase.of
-    if not m.gpus:
-        return [_gpu_row(phase, "", "", fields, phase.values, phase.reasons)]
-    # Of this GPU, not across all of them.
-    whole = {tag: value for tag, value in phase.values.items() if tag not in _GPU_TAGS}
-    return [
-        _gpu_row(
-            phase,
-            key,
-            _sources(readings),
-            fields,
-            {**whole, **_values(readings)},
-            {**phase.reasons, **_reasons(readings)},
-        )
-        for key, readings in m.gpus.items()
-    ]
+    return [_named(fields, cells) for m in measurements for cells in _gpu_rows(_told(m, layout), fields)]
 
 
 def server_rows(baselines: Iterable[Baseline], layout: Layout) -> list[Row]:
     """One row a baseline and GPU, or one without; none before a baseline was measured."""
     fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
-    return [_server_row(baseline, key, readings, fields)
-            for baseline in baselines
-            for key, readings in (baseline.gpus.items() if baseline.gpus else [("", {})])]  # fmt: skip
+    return [_named(fields, cells) for cells in _server_rows(baselines, fields)]
+
+
+def _server_rows(baselines: Iterable[Baseline], fields: Sequence[str]) -> Iterator[Cells]:
+    for baseline in baselines:
+        for key, readings in baseline.gpus.items() or [("", {})]:
+            yield _server_row(baseline, key, readings, fields)
+
+
+def _named(fields: Sequence[str], cells: Cells) -> Row:
+    return dict(zip(fields, cells, strict=True))
 
 
 def _own_inference(layout: Layout) -> tuple[str, ...]:
@@ -178,7 +169,7 @@ def _told(m: Measurement, layout: Layout) -> _Told:
     return _Told(m, about, {**m.values, **_values(m.host)}, {**m.reasons, **_reasons(m.host)})
 
 
-def _inference_row(phase: _Told, fields: Sequence[str]) -> Row:
+def _inference_row(phase: _Told, fields: Sequence[str]) -> Cells:
     m = phase.of
     about = {
         **phase.about,
@@ -186,25 +177,33 @@ def _inference_row(phase: _Told, fields: Sequence[str]) -> Row:
         "gpu_model": shown(measured_on(m)),
         "gpu_source": _sources(*m.gpus.values()),
     }
-    return _row(fields, about, phase.values.get, lambda tag: _reason(tag, phase.reasons, m.status), m.notes)
+    return _row(fields, about, phase.values, lambda tag: _reason(tag, phase.reasons, m.status), m.notes)
 
 
-def _gpu_row(
-    phase: _Told,
-    key: str,
-    source: str,
-    fields: Sequence[str],
-    values: Mapping[str, float | None],
-    reasons: Mapping[str, str],
-) -> Row:
-    """values, reasons: of this GPU, and of the phase where it is no metric of a GPU."""
+def _gpu_rows(phase: _Told, fields: Sequence[str]) -> Iterator[Cells]:
+    """What all GPUs of a phase share is formed once: a store of large hosts has eight rows a phase."""
     m = phase.of
-    gpu = m.environment.gpus.get(key)
-    about = {**phase.about, "gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": source}
-    return _row(fields, about, values.get, lambda tag: _reason(tag, reasons, m.status), m.notes)
+    if not m.gpus:
+        yield _row(fields, phase.about, phase.values, lambda tag: _reason(tag, phase.reasons, m.status), m.notes)
+        return
+    form = _form(tuple(fields))
+    shared = [""] * len(fields)
+    empty = _fill(shared, form.shared, phase.about, phase.values)
+    notes = _notes(form, empty, lambda tag: _reason(tag, phase.reasons, m.status), m.notes)
+    for key, readings in m.gpus.items():
+        cells, gpu = shared.copy(), m.environment.gpus.get(key)
+        about = {"gpu_uuid": key, "gpu_model": gpu.model if gpu else "", "gpu_source": _sources(readings)}
+        lacking = _fill(cells, form.of_gpu, about, _values(readings))
+        cells[form.notes] = _notes_of_gpu(phase, form, [*empty, *lacking], readings) if lacking else notes
+        yield cells
 
 
-def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], fields: Sequence[str]) -> Row:
+def _notes_of_gpu(phase: _Told, form: _Form, empty: list[int], readings: Mapping[str, Reading]) -> str:
+    reasons = {**phase.reasons, **_reasons(readings)}
+    return _notes(form, empty, lambda tag: _reason(tag, reasons, phase.of.status), phase.of.notes)
+
+
+def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], fields: Sequence[str]) -> Cells:
     gpu = baseline.environment.gpus.get(key)
     about = {
         "model_name": SERVER_ONLY_NAME,
@@ -221,7 +220,7 @@ def _server_row(baseline: Baseline, key: str, readings: Mapping[str, Reading], f
             return "the server-only row has no phase"
         return reasons.get(tag) or (baseline.no_gpu_reason if tag in _GPU_TAGS else "") or "not reported"
 
-    return _row(fields, about, _values(everything).get, reason, baseline.notes)
+    return _row(fields, about, _values(everything), reason, baseline.notes)
 
 
 def _values(readings: Mapping[str, Reading]) -> dict[str, float | None]:
@@ -252,45 +251,79 @@ def _reason(tag: str, reasons: Mapping[str, str], status: str) -> str:
     return reasons.get(tag) or "not reported"
 
 
+class _Field(NamedTuple):
+    """Where it stands in a row. text: how a value is formatted; empty: it is no metric."""
+
+    at: int
+    tag: str
+    scale: float
+    text: str
+
+
+class _Form(NamedTuple):
+    """The fields of a table: all, those that the GPUs of a phase share, those of a GPU; and where the notes stand."""
+
+    fields: tuple[_Field, ...]
+    shared: tuple[_Field, ...]
+    of_gpu: tuple[_Field, ...]
+    notes: int
+
+
+_GPU_FIELDS = _GPU_TAGS | {"gpu_uuid", "gpu_model", "gpu_source"}
+
+
 @lru_cache
-def _formats(fields: Sequence[str]) -> tuple[tuple[str, float, str], ...]:
-    """(tag, scale, format) of each field; no format: it is no metric."""
-    return tuple(
-        (tag, METRICS[tag].scale, f"%.{METRICS[tag].digits}f") if tag in METRICS else (tag, 1.0, "") for tag in fields
+def _form(tags: tuple[str, ...]) -> _Form:
+    fields = tuple(
+        _Field(at, tag, METRICS[tag].scale, f"%.{METRICS[tag].digits}f") if tag in METRICS else _Field(at, tag, 1.0, "")
+        for at, tag in enumerate(tags)
     )
+    of_gpu = tuple(field for field in fields if field.tag in _GPU_FIELDS)
+    shared = tuple(field for field in fields if field.tag not in _GPU_FIELDS)
+    return _Form(fields, shared, of_gpu, tags.index("notes"))
 
 
 def _row(
-    fields: Sequence[str],
+    tags: Sequence[str],
     about: Row,
-    value: Callable[[str], float | None],
+    values: Mapping[str, float | None],
     reason: Callable[[str], str],
     notes: Sequence[str],
-) -> Row:
-    """Fill the fields; the reason of each empty metric goes to the notes, equal reasons together."""
-    row: Row = {}
-    empty: dict[str, list[str]] = {}
-    for tag, scale, text in _formats(tuple(fields)):
+) -> Cells:
+    form = _form(tuple(tags))
+    cells = [""] * len(form.fields)
+    empty = _fill(cells, form.fields, about, values)
+    cells[form.notes] = _notes(form, empty, reason, notes)
+    return cells
+
+
+def _fill(cells: Cells, fields: Sequence[_Field], about: Row, values: Mapping[str, float | None]) -> list[int]:
+    """Fill these fields; where those stand of which there is no value."""
+    empty = []
+    for at, tag, scale, text in fields:
         if not text:
-            row[tag] = about.get(tag, "")
-        elif (found := value(tag)) is not None:
-            row[tag] = text % (found * scale)
+            cells[at] = about.get(tag, "")
+        elif (value := values.get(tag)) is not None:
+            cells[at] = text % (value * scale)
         else:
-            row[tag] = ""
-            if why := reason(tag):
-                empty.setdefault(why, []).append(METRICS[tag].header)
-    absent = [f"{', '.join(headers)}: {why}" for why, headers in empty.items()]
-    row["notes"] = " | ".join((*(note for note in notes if note not in empty), *absent))
-    return row
+            empty.append(at)
+    return empty
+
+
+def _notes(form: _Form, empty: Iterable[int], reason: Callable[[str], str], notes: Sequence[str]) -> str:
+    """The notes of a row, and the reason of each empty metric, equal reasons together."""
+    absent: dict[str, list[str]] = {}
+    for at in sorted(empty):
+        tag = form.fields[at].tag
+        if why := reason(tag):
+            absent.setdefault(why, []).append(METRICS[tag].header)
+    told = [f"{', '.join(headers)}: {why}" for why, headers in absent.items()]
+    return " | ".join((*(note for note in notes if note not in absent), *told))
 
 
 def to_csv(fields: Sequence[str], rows: Iterable[Row]) -> str:
     """RFC 4180 text with a header line; `fields` in order."""
-    return _text([[header(tag) for tag in fields]]) + _lines(fields, rows)
-
-
-def _lines(fields: Sequence[str], rows: Iterable[Row]) -> str:
-    return _text([row[tag] for tag in fields] for row in rows)
+    return _text([[header(tag) for tag in fields], *([row[tag] for tag in fields] for row in rows)])
 
 
 def _text(rows: Iterable[Sequence[str]]) -> str:
@@ -311,14 +344,14 @@ def write_csvs(
     inference, gpu, streams = [], [], False
     for some in _batched(measurements, BATCH):
         phases = [_told(m, layout) for m in some]
-        gpu.append(_lines(gpu_fields, chain.from_iterable(_gpu_rows(phase, gpu_fields) for phase in phases)))
-        inference.append(_lines(plain, (_inference_row(phase, plain) for phase in phases)))
+        gpu.append(_text(chain.from_iterable(_gpu_rows(phase, gpu_fields) for phase in phases)))
+        inference.append(_text(_inference_row(phase, plain) for phase in phases))
         streams = streams or streamed(some)
     fields = _inference_fields(layout, streams)
     if streams:
-        inference = [_lines(fields, (_inference_row(_told(m, layout), fields) for m in measurements))]
+        inference = [_text(_inference_row(_told(m, layout), fields) for m in measurements)]
     server_fields = _with_own(layout.server_fields, OWN_SERVER_FIELDS)
-    server = _lines(server_fields, server_rows(baselines, layout))
+    server = _text(_server_rows(baselines, server_fields))
     for name, columns, texts in (
         (layout.filename_inference, fields, inference),
         (layout.filename_gpu, gpu_fields, gpu),
