@@ -108,7 +108,7 @@ def test_gpu_columns_come_from_the_exporter(make_job: Callable[..., Job], remote
     watts = float(row["Energy per Inference (J)"]) * float(row["Throughput (infer/sec)"])
     assert watts == pytest.approx(WATTS, rel=0.4)
     assert "average power" not in row["Notes"], "the energy is the counter's"
-    assert "Energy per Inference Interval (+-J): no interval: 1 slices" in row["Notes"]
+    assert "Energy per Inference Interval (+-J): no interval: only 1 slice with" in row["Notes"]
 
     (server,) = job.rows("metrics-server-only.csv")
     assert server["GPU UUID"] == T4

@@ -195,7 +195,7 @@ def test_joules_an_inference_leave_out_the_slice_in_which_the_counter_was_reset(
 
     found = energy_of(scrape_each_second(replay, 40, reset), 0, 15, 30)
     assert found.values["energy_per_inference"] == pytest.approx(10)
-    assert found.reasons["energy_per_inference_ci"].startswith("no interval: 2 slices")
+    assert found.reasons["energy_per_inference_ci"].startswith("no interval: only 2 slices")
     assert f"the energy counter of {T4} fell in 1 of 3 slices: it was reset, and is left out there" in found.notes
 
 
