@@ -9,6 +9,7 @@ from model_analyzer.adapters import store
 from model_analyzer.core.hardware import holds, shown
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.repeats import enough
+from model_analyzer.core.wording import counted
 from model_analyzer.errors import ExportPathError
 
 MOST_NAMED = 3
@@ -56,7 +57,7 @@ def goes_on(contents: store.Contents, phases: Sequence[Phase], done: Mapping[str
     ]
     if not begun:
         return []
-    named = [f"{phase} from {count} slice{'s' if count > 1 else ''}" for phase, count in begun[:MOST_NAMED]]
+    named = [f"{phase} from {counted(count, 'slice')}" for phase, count in begun[:MOST_NAMED]]
     more = f", and {len(begun) - MOST_NAMED} more" if len(begun) > MOST_NAMED else ""
     what = (
         "1 phase that an earlier run began goes on"

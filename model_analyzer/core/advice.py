@@ -151,7 +151,7 @@ def _too_short(spec: JobSpec) -> Iterator[Advice]:
     if slices < needed and not all(model.request_count for model in spec.models()):
         key = "max_seconds" if "max_seconds" in spec.model_fields_set else "slice_seconds"
         what = (
-            f"max_seconds {spec.max_seconds:g} holds {slices} slice{'s' if slices > 1 else ''} of"
+            f"max_seconds {spec.max_seconds:g} holds {counted(slices, 'slice')} of"
             f" slice_seconds {spec.slice_seconds:g}, and stop_rule {spec.stop_rule} needs {needed}:"
             " every row will be unstable"
         )

@@ -46,6 +46,9 @@ _STOP = "a phase is measured until its interval is narrow enough"
 _STOP_KEYS = "set precision, latency_precision, min_seconds, max_seconds"
 _C_API = "it belongs to the c_api launch mode"
 _LOOP = "one event loop keeps every request in flight"
+# (why, instead) of families of flags.
+_SEQUENCES = ("sequences of requests", "measure models without state")
+_TRACES = ("it belongs to trace-level", "leave it out")
 
 # fmt: off
 KEYS: dict[str, Key] = {key.name: key for key in (
@@ -133,11 +136,11 @@ PERF_FLAGS: dict[str, Key] = {key.name: key for key in (
     Key("request-rate-range", "refused", "a sweep of its own", "set request_rate"),
     Key("binary-search", "refused", "a search of its own", "list the values: concurrency", ("false",)),
     Key("latency-threshold", "refused", "a bound of a search of its own", "set latency_budget"),
-    Key("num-of-sequences", "refused", "sequences of requests", "measure models without state"),
-    Key("sequence-length", "refused", "sequences of requests", "measure models without state"),
-    Key("sequence-length-variation", "refused", "sequences of requests", "measure models without state"),
-    Key("sequence-id-range", "refused", "sequences of requests", "measure models without state"),
-    Key("serial-sequences", "refused", "sequences of requests", "measure models without state", ("false",)),
+    Key("num-of-sequences", "refused", *_SEQUENCES),
+    Key("sequence-length", "refused", *_SEQUENCES),
+    Key("sequence-length-variation", "refused", *_SEQUENCES),
+    Key("sequence-id-range", "refused", *_SEQUENCES),
+    Key("serial-sequences", "refused", *_SEQUENCES, ("false",)),
     Key("session-concurrency", "refused", "sessions of chat requests", "set concurrency"),
     Key("periodic-concurrency-range", "refused", "a concurrency that grows within one measurement", "list the values: concurrency"),
     Key("request-period", "refused", "it belongs to periodic-concurrency-range", "leave it out"),
@@ -147,9 +150,9 @@ PERF_FLAGS: dict[str, Key] = {key.name: key for key in (
     Key("output-tensor-format", "refused", "tensors as JSON", "leave it out: tensors are answered as bytes", ("binary",)),
     Key("data-directory", "refused", "the old name of input-data", "set input-data"),
     Key("trace-level", "refused", "traces that the server writes", "set them on the server itself (its flag trace-config)", ("off",)),
-    Key("trace-rate", "refused", "it belongs to trace-level", "leave it out"),
-    Key("trace-count", "refused", "it belongs to trace-level", "leave it out"),
-    Key("log-frequency", "refused", "it belongs to trace-level", "leave it out"),
+    Key("trace-rate", "refused", *_TRACES),
+    Key("trace-count", "refused", *_TRACES),
+    Key("log-frequency", "refused", *_TRACES),
     Key("grpc-compression-algorithm", "refused", "compressed requests", "leave it out", ("none",)),
     Key("grpc-method", "refused", "gRPC methods of one's own", "leave it out"),
     Key("enable-mpi", "refused", "several clients in step through MPI", "leave it out: client_workers are the processes of one client",
