@@ -31,11 +31,12 @@ class Recorder:
             if loop.ident is not None:  # it was started
                 loop.join(5.0)
 
-    def nudge(self, wait_s: float = 0.0) -> None:
-        """Scrape every source now; wait so long at most until each has been."""
-        counts = [loop.nudge() for loop in self._loops]
+    def nudge(self, wait_s: float = 0.0, but: str = "") -> None:
+        """Scrape every source now; wait so long at most until each has been. but: one that `scrape_now` is for."""
+        loops = [loop for loop in self._loops if loop.sampler.name != but]
+        counts = [loop.nudge() for loop in loops]
         deadline_ns = self._clock.now_ns() + int(wait_s * 1e9)
-        for loop, count in zip(self._loops, counts, strict=True):
+        for loop, count in zip(loops, counts, strict=True):
             loop.await_scrape(count, max(0, deadline_ns - self._clock.now_ns()) / 1e9)
 
     def scrape_now(self, source: str) -> Page:

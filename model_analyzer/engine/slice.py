@@ -32,6 +32,8 @@ AFTER_COLD_S = 0.5
 # Every source is scraped at both ends of a slice: what it refreshed in between shows in the difference, and only there.
 # A slow source is waited for so long.
 EDGE_S = 0.05
+# The source of the server's own counters; a slice begins and ends with a scrape of it.
+COUNTERS = "triton"
 # Give up on a load that has brought failures only, for this long and this often.
 HOPELESS_S = 1.0
 HOPELESS_FAILURES = 5
@@ -154,8 +156,8 @@ def _drive(
             return enough
         period_s = _period_s(plan.order.load, warm)
         clock.sleep(start_offset(plan.round) * min(period_s, WARMUP_MAX_S))
-        recorder.nudge(EDGE_S)
-        before = recorder.scrape_now("triton")
+        recorder.nudge(EDGE_S, but=COUNTERS)
+        before = recorder.scrape_now(COUNTERS)
         seconds = slice_seconds(period_s, plan.measure_s, plan.patience_s)
         if plan.requests is None:
             seconds = fitted(seconds, plan.patience_s - plan.before_s)
@@ -167,9 +169,9 @@ def _drive(
             end_ns = max(end_ns, seen.now_ns)
         # To the end and not to the next report: a slice must not end at a fixed point of the loop's period.
         clock.sleep(max(0.0, (end_ns - clock.now_ns()) / 1e9 - EDGE_S))
-        recorder.nudge(EDGE_S)
+        recorder.nudge(EDGE_S, but=COUNTERS)
         clock.sleep(max(0, end_ns - clock.now_ns()) / 1e9)
-        after = recorder.scrape_now("triton")
+        after = recorder.scrape_now(COUNTERS)
         _receive_until(batches, seen, after.time_ns)
         edges = _edges(plan, batches, seen, (before.time_ns, after.time_ns))
         _say_that_it_drains(plan, seen, (after.time_ns - before.time_ns) / 1e9, progress)

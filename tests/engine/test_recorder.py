@@ -135,6 +135,14 @@ def test_a_nudge_may_wait_for_the_pages() -> None:
         assert time.monotonic_ns() - asked_ns < SOON_S * 1e9, "it waits for the pages, not for the whole time"
 
 
+def test_a_nudge_leaves_out_the_source_that_is_scraped_otherwise() -> None:
+    one, two = FakeSampler("dcgm"), FakeSampler("triton")
+    with recording(one, two) as recorder:
+        eventually(lambda: (one.scrapes, two.scrapes) == (1, 1))
+        recorder.nudge(PATIENCE_S, but="triton")
+        assert (one.scrapes, two.scrapes) == (2, 1)
+
+
 def test_a_nudge_waits_for_a_slow_source_no_longer_than_it_was_told() -> None:
     slow = HangingSampler("dcgm")
     with recording(slow, FakeSampler("triton")) as recorder:
