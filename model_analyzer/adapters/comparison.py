@@ -13,6 +13,7 @@ from model_analyzer.adapters.tables import format_number, format_value, limited,
 from model_analyzer.core.apart import ASPECTS, apart
 from model_analyzer.core.comparison import Compared
 from model_analyzer.core.metric import METRICS, header
+from model_analyzer.core.wording import told_together
 
 FILENAME = "metrics-comparison.csv"
 # What names a phase, before what else tells some apart.
@@ -93,15 +94,12 @@ def _cost(row: Compared) -> str:
 def _notes(row: Compared, figures: Mapping[str, str]) -> str:
     """The row's own notes, and why a cell is empty; equal reasons together."""
     m = row.measurement
-    empty: dict[str, list[str]] = {}
-    for tag in figures:
-        if m.values.get(tag) is None and tag in m.reasons:
-            empty.setdefault(m.reasons[tag], []).append(header(tag))
+    empty = [(header(tag), m.reasons[tag]) for tag in figures if m.values.get(tag) is None and tag in m.reasons]
     if not row.gpu_type:
-        empty.setdefault("no DCGM exporter said which GPU it was", []).append("GPU Type")
+        empty.append(("GPU Type", "no DCGM exporter said which GPU it was"))
     if row.cost is None:
-        empty.setdefault(row.no_cost, []).append(COST)
-    return " | ".join((*m.notes, *(f"{', '.join(headers)}: {reason}" for reason, headers in empty.items())))
+        empty.append((COST, row.no_cost))
+    return " | ".join((*m.notes, *told_together(empty).values()))
 
 
 def show(console: Console, rows: Sequence[Compared]) -> None:

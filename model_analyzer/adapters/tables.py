@@ -31,6 +31,7 @@ from model_analyzer.core.metric import (
 )
 from model_analyzer.core.select import Constraints, satisfies
 from model_analyzer.core.telemetry import Reading
+from model_analyzer.core.wording import told_together
 
 # Characters of a reason in the summary.
 SHOWN_REASON = 160
@@ -312,13 +313,9 @@ def _fill(cells: Cells, fields: Sequence[_Field], about: Row, values: Mapping[st
 
 def _notes(form: _Form, empty: Iterable[int], reason: Callable[[str], str], notes: Sequence[str]) -> str:
     """The notes of a row, and the reason of each empty metric, equal reasons together."""
-    absent: dict[str, list[str]] = {}
-    for at in sorted(empty):
-        tag = form.fields[at].tag
-        if why := reason(tag):
-            absent.setdefault(why, []).append(METRICS[tag].header)
-    told = [f"{', '.join(headers)}: {why}" for why, headers in absent.items()]
-    return " | ".join((*(note for note in notes if note not in absent), *told))
+    tags = (form.fields[at].tag for at in sorted(empty))
+    absent = told_together((METRICS[tag].header, why) for tag in tags if (why := reason(tag)))
+    return " | ".join((*(note for note in notes if note not in absent), *absent.values()))
 
 
 def to_csv(fields: Sequence[str], rows: Iterable[Row]) -> str:

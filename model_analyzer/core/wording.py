@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """`1 slice`, `3 slices`, `2 replies`. many: where it is more than `one` with an s."""
@@ -11,3 +13,11 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def figure(value: float) -> str:
     """A measured value, to four digits: `8.541`, `20`; never as a power of ten, so from 1000 on whole: `20000`."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def told_together(empty: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Why cells are empty, from (header, reason): reason -> `header, header: reason`, in the order of the first of each."""
+    headers: dict[str, list[str]] = {}
+    for header, why in empty:
+        headers.setdefault(why, []).append(header)
+    return {why: f"{', '.join(names)}: {why}" for why, names in headers.items()}

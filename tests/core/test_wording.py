@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model_analyzer.core.wording import counted, figure
+from model_analyzer.core.wording import counted, figure, told_together
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ from model_analyzer.core.wording import counted, figure
 )
 def test_counts_are_whole_and_rates_no_powers_of_ten(said: str, expected: str) -> None:
     assert said == expected
+
+
+def test_equal_reasons_are_told_together() -> None:
+    empty = [("p50", "no reply"), ("Energy", "no counter"), ("p99", "no reply")]
+    assert told_together(empty) == {"no reply": "p50, p99: no reply", "no counter": "Energy: no counter"}
