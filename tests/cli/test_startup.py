@@ -52,20 +52,28 @@ def test_a_plan_imports_nothing_of_a_run(tmp_path: Path, command: str) -> None:
     assert [name for name in of_a_run if name in modules] == []
 
 
-def test_encoding_for_http_imports_no_client_library() -> None:
-    """tritonclient.http brings gevent, tritonclient.grpc grpc and protobuf; a run over HTTP needs neither."""
-    code = """
+@pytest.mark.parametrize(
+    ("protocol", "dear"),
+    [
+        # tritonclient.http brings gevent, tritonclient.grpc grpc, asyncio and protobuf; a run over HTTP needs none of them,
+        ("http", ["tritonclient", "gevent", "grpc", "google.protobuf", "asyncio"]),
+        # and one over gRPC the messages alone.
+        ("grpc", ["gevent", "grpc", "asyncio"]),
+    ],
+)
+def test_encoding_imports_no_client(protocol: str, dear: list[str]) -> None:
+    code = f"""
 import sys
 from model_analyzer.adapters.triton.requests import TritonEncoder
 from model_analyzer.core.load import InputSource
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 model = ModelInfo("m", "1", 8, (TensorInfo("A", "FP32", (2,)),), (), "1:CPU")
-assert TritonEncoder().encode(model, 1, InputSource(), "http", "localhost:8000").requests
+assert TritonEncoder().encode(model, 1, InputSource(), {protocol!r}, "localhost:8000").requests
 print(*sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     modules = ran.stdout.split()
-    assert [name for name in ("tritonclient", "gevent", "grpc", "google.protobuf") if name in modules] == []
+    assert [name for name in dear if name in modules] == []
 
 
 def test_a_run_that_nobody_looks_at_imports_no_live_display() -> None:

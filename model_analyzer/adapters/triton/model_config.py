@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model_analyzer.adapters.triton.messages import model_config_pb2
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 
 # Of these fields a message has one at most: the override's takes the place of whichever the model had.
@@ -47,10 +48,9 @@ def read_written(model_directory: Path) -> dict[str, Any] | None:
         return None
     # After the file: without one nothing heavy is imported.
     from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
-    from tritonclient.grpc import model_config_pb2
 
     try:
-        message = text_format.Parse(text, model_config_pb2.ModelConfig())
+        message = text_format.Parse(text, model_config_pb2().ModelConfig())
     except (ValueError, text_format.ParseError):
         return None
     config: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)

@@ -1,4 +1,4 @@
-"""Requests as they go over the wire, encoded once: gRPC's by tritonclient."""
+"""Requests as they go over the wire, encoded once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
+from model_analyzer.adapters.triton.messages import service_pb2
 from model_analyzer.adapters.triton.shared_memory import Layout, Place, Places, Region, register, unregister
 from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi
 from model_analyzer.core.load import Call, EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory, Tls
@@ -214,38 +215,6 @@ def _listed(array: NDArray[Any]) -> Any:
     return flat[0] if len(flat) == 1 else flat
 
 
-def _inputs(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None = None) -> list[Any]:
-    """The inputs as tritonclient's gRPC half has them."""
-    import tritonclient.grpc as client
-
-    made = []
-    for info in model.inputs:
-        if info.name in tensors:
-            value = _as_sent(info, tensors[info.name])
-            tensor = client.InferInput(info.name, list(value.shape), info.datatype)
-            if places is None:
-                tensor.set_data_from_numpy(value)
-            else:
-                place = places.inputs[info.name]
-                tensor.set_shared_memory(places.region, place.size, place.offset)
-            made.append(tensor)
-    return made
-
-
-def _outputs(places: Places | None) -> list[Any]:
-    """Where the outputs go; none: all of them into the reply."""
-    import tritonclient.grpc as client
-
-    if places is None:
-        return []
-    made = []
-    for name, place in places.outputs.items():
-        tensor = client.InferRequestedOutput(name)
-        tensor.set_shared_memory(places.region, place.size, place.offset)
-        made.append(tensor)
-    return made
-
-
 def _http_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None) -> tuple[bytes, int]:
     """The JSON with the tensors' bytes after it, and the length of the JSON.
 
@@ -300,15 +269,28 @@ def _in_region(region: str, place: Place) -> dict[str, Any]:
 
 
 def _grpc_body(model: ModelInfo, tensors: Mapping[str, NDArray[Any]], places: Places | None) -> bytes:
-    from tritonclient.grpc import service_pb2
-
-    request = service_pb2.ModelInferRequest(model_name=model.name)
-    for tensor in _inputs(model, tensors, places):
-        # The two accessors that tritonclient's own InferenceServerClient builds its requests from.
-        request.inputs.append(tensor._get_tensor())
-        if (content := tensor._get_content()) is not None:
-            request.raw_input_contents.append(content)
-    for output in _outputs(places):
-        request.outputs.append(output._get_tensor())
-    body: bytes = request.SerializeToString()
+    """The message ModelInferRequest, serialized. The same as tritonclient.grpc makes (a test compares them)."""
+    request = service_pb2().ModelInferRequest(model_name=model.name)
+    for info in model.inputs:
+        if info.name in tensors:
+            value = _as_sent(info, tensors[info.name])
+            tensor = request.inputs.add(name=info.name, datatype=info.datatype, shape=value.shape)
+            if places is None:
+                request.raw_input_contents.append(_bytes_of(info, value))
+            else:
+                _put_in_region(tensor, places.region, places.inputs[info.name])
+    if places is not None:
+        for name, place in places.outputs.items():
+            _put_in_region(request.outputs.add(name=name), places.region, place)
+    # Else the order of a mapping's entries, the parameters', is left open.
+    body: bytes = request.SerializeToString(deterministic=True)
     return body
+
+
+def _put_in_region(tensor: Any, region: str, place: Place) -> None:
+    for key, value in _in_region(region, place).items():
+        parameter = tensor.parameters[key]
+        if isinstance(value, str):
+            parameter.string_param = value
+        else:
+            parameter.int64_param = value

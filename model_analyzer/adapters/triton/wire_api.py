@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
+from model_analyzer.adapters.triton.messages import grpc_client
 from model_analyzer.core.load import Tls
 
 # Health and description answer from memory; loading may read gigabytes from a slow disk.
@@ -215,7 +216,6 @@ class GrpcApi:
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
         import grpc
-        import tritonclient.grpc
         from tritonclient.utils import InferenceServerException
 
         silent = {str(grpc.StatusCode.DEADLINE_EXCEEDED), str(grpc.StatusCode.CANCELLED)}
@@ -225,7 +225,7 @@ class GrpcApi:
             files |= {"root_certificates": tls.ca_file, "private_key": tls.private_key_file}
             files |= {"certificate_chain": tls.certificate_file}
         try:
-            with tritonclient.grpc.InferenceServerClient(self.endpoint, **files) as client:
+            with grpc_client().InferenceServerClient(self.endpoint, **files) as client:
                 return getattr(client, method)(*args, **{"client_timeout": CALL_TIMEOUT_S, **options})
         except InferenceServerException as error:
             text = error.message()

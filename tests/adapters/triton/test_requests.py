@@ -203,6 +203,52 @@ def test_an_http_request_by_shared_memory_says_what_tritonclients_does() -> None
         assert parsed(*requests._http_body(model, values, places)) == of_tritonclient(model, values, places)
 
 
+def of_tritonclients_grpc(model: ModelInfo, values: dict[str, Any], places: Places | None = None) -> bytes:
+    """The request that tritonclient.grpc's own InferenceServerClient makes."""
+    import tritonclient.grpc as client
+    from tritonclient.grpc._utils import _get_inference_request
+
+    inputs, outputs = [], []
+    for info in model.inputs:
+        value = requests._as_sent(info, values[info.name])
+        inputs.append(client.InferInput(info.name, list(value.shape), info.datatype))
+        if places is None:
+            inputs[-1].set_data_from_numpy(value)
+        else:
+            place = places.inputs[info.name]
+            inputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    for name, place in places.outputs.items() if places is not None else ():
+        outputs.append(client.InferRequestedOutput(name))
+        outputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    request = _get_inference_request(model.name, inputs, "", "", outputs, 0, False, False, 0, None, None)
+    made: bytes = request.SerializeToString(deterministic=True)
+    return made
+
+
+@pytest.mark.parametrize("datatype", sorted(requests.DTYPES))
+@pytest.mark.parametrize("mode", ["random", "zero"])
+def test_a_grpc_request_is_byte_for_byte_tritonclients(datatype: str, mode: Any) -> None:
+    model = described(TensorInfo("A", datatype, (3, 2)), TensorInfo("B", datatype, (1,)))
+    for values in requests._batches(model, 4, InputSource(mode, string_length=5)):
+        assert requests._grpc_body(model, values, None) == of_tritonclients_grpc(model, values)
+
+
+def test_a_grpc_request_by_shared_memory_is_byte_for_byte_tritonclients() -> None:
+    model = described(TensorInfo("A", "FP32", (3,)), TensorInfo("B", "BYTES", (1,)))
+    values = sent(model, 2, InputSource())
+    inputs = {"A": Place(0, 24), "B": Place(64, 40)}
+    for outputs in ({"OUT": Place(128, 16), "OUT2": Place(192, 8)}, {}):
+        places = Places("region", inputs, outputs)
+        assert requests._grpc_body(model, values, places) == of_tritonclients_grpc(model, values, places)
+
+
+def test_a_grpc_request_of_empty_tensors_is_byte_for_byte_tritonclients() -> None:
+    model = described(*(TensorInfo(datatype, datatype, (0,)) for datatype in sorted(requests.DTYPES)))
+    values = sent(model, 1, InputSource())
+    assert all(value.size == 0 for value in values.values())
+    assert requests._grpc_body(model, values, None) == of_tritonclients_grpc(model, values)
+
+
 # -- on the real Triton ----------------------------------------------------------------------------
 
 
