@@ -179,6 +179,7 @@ def _order(address: str, kind: Kind, concurrency: int) -> Order:
         10**10,
         None,
         (kind.wire,),
+        max_concurrency=1024,
         call=kind.call,
     )
 

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+from contextlib import suppress
 
 from model_analyzer.loadgen.order import Order, receive
 from model_analyzer.loadgen.tally import Tally, run_queue, writer
@@ -64,7 +65,7 @@ def _drive(order: Order, control: socket.socket, tally: Tally) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with suppress(BrokenPipeError, ConnectionResetError):  # the analyzer is gone
         main()
-    except (BrokenPipeError, ConnectionResetError):
-        sys.exit(0)  # the analyzer is gone
+    # Nothing is buffered, and to take the modules apart would take a tenth of the CPU that the start took.
+    os._exit(0)

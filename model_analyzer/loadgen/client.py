@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from model_analyzer.core.load import LoadOrder
+from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS, LoadOrder
 from model_analyzer.errors import LoadGeneratorError
 from model_analyzer.loadgen.merge import SILENCE_NS, Merger
 from model_analyzer.ports import LoadBatch, Streamed, WorkerUse
@@ -208,7 +208,7 @@ class _Child:
             "kind": order.load.kind,
             "value": order.load.value,
             "distribution": order.load.distribution,
-            "max_concurrency": order.load.max_concurrency,
+            "max_concurrency": order.load.max_concurrency or OPEN_LOOP_CONNECTIONS,
             "ramp_ns": round(order.load.ramp_s * 1e9),
             "intervals": len(order.intervals_ns),
             "seed": order.seed,

@@ -13,22 +13,23 @@ import os
 import resource
 import select
 import socket
-import ssl
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from time import monotonic_ns
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from model_analyzer.core.load import OPEN_LOOP_CONNECTIONS
 from model_analyzer.loadgen.drain import Drain
-from model_analyzer.loadgen.order import Order, tls_context
+from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.responses import Responses
 from model_analyzer.loadgen.schedule import send_times_ns, slot_times_ns
 from model_analyzer.loadgen.split import of_schedule, share
 from model_analyzer.loadgen.tally import Tally
+
+if TYPE_CHECKING:
+    import ssl
 
 # More than a TLS record holds (16 KiB): else a part of one would stay in the SSLSocket, where epoll does not see it.
 READ_SIZE = 1 << 18
@@ -48,7 +49,6 @@ CONNECTING, HANDSHAKE, GREETING, OPEN = range(4)
 # Of a slot. RESTING: backs off. JOINING: waits for its connection. BUSY: a request is in flight.
 FREE, RESTING, JOINING, BUSY = range(4)
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
-BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Slot:
@@ -101,10 +101,17 @@ class Driver(ABC, Generic[C, S]):
         self._stopped = False
         self._drain = Drain()
         self._resume: list[tuple[int, int, S]] = []
-        self._tls = tls_context(order.tls) if order.tls else None
+        self._tls: ssl.SSLContext | None = None
+        # What a socket raises that takes or has nothing now.
+        self._blocked: tuple[type[OSError], ...] = (BlockingIOError,)
+        if order.tls:
+            from model_analyzer.loadgen import tls
+
+            self._tls = tls.context(order.tls)
+            self._blocked = tls.BLOCKED
         self._address = _address(order.host, order.port)
         self._open_loop = order.scheduled
-        self._most_slots = max(1, share(order.max_concurrency or OPEN_LOOP_CONNECTIONS, order.worker, order.workers))
+        self._most_slots = max(1, share(order.max_concurrency, order.worker, order.workers))
         self._free: deque[S] = deque()
         self._waiting: deque[int] = deque()
         self._slots: list[S] = []
@@ -210,8 +217,7 @@ class Driver(ABC, Generic[C, S]):
         elif conn.state == CONNECTING:
             self._connected(conn, sock)
         elif conn.state == HANDSHAKE:
-            assert isinstance(sock, ssl.SSLSocket)
-            self._shake_hands(conn, sock)
+            self._shake_hands(conn, cast("ssl.SSLSocket", sock))
         elif event & OUT and not event & IN:
             self._send_rest(conn, sock)
         else:
@@ -306,11 +312,13 @@ class Driver(ABC, Generic[C, S]):
         self._shake_hands(conn, secure)
 
     def _shake_hands(self, conn: C, sock: ssl.SSLSocket) -> None:
+        from model_analyzer.loadgen import tls
+
         try:
             sock.do_handshake()
-        except ssl.SSLWantReadError:
+        except tls.READ_FIRST:
             self._epoll.modify(sock.fileno(), IN)
-        except ssl.SSLWantWriteError:
+        except tls.WRITE_FIRST:
             self._epoll.modify(sock.fileno(), OUT)
         except OSError as error:  # ssl.SSLError is one
             self._lose(conn, f"TLS handshake failed: {reason(error)}")
@@ -396,7 +404,7 @@ class Driver(ABC, Generic[C, S]):
         """Send one piece; whether the socket took it whole. The rest of it goes when the socket takes more."""
         try:
             sent = conn.sock.send(data)  # type: ignore[union-attr]
-        except BLOCKED:
+        except self._blocked:
             sent = 0
         except OSError as error:
             self._lose(conn, reason(error))
@@ -418,7 +426,7 @@ class Driver(ABC, Generic[C, S]):
         try:
             # An SSLSocket has no sendmsg.
             sent = sock.sendmsg(islice(unsent, PIECES)) if self._tls is None else sock.send(unsent[0])
-        except BLOCKED:
+        except self._blocked:
             return
         except OSError as error:
             self._lose(conn, reason(error))
@@ -461,7 +469,7 @@ class Driver(ABC, Generic[C, S]):
     def _read(self, conn: C, sock: socket.socket) -> None:
         try:
             size = sock.recv_into(self._buffer)
-        except BLOCKED:
+        except self._blocked:
             return
         except OSError as error:
             self._lose(conn, reason(error))

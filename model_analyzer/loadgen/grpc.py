@@ -9,9 +9,9 @@ and those of an open loop, which fall due one by one.
 from __future__ import annotations
 
 import socket
-import ssl
 from itertools import cycle
 from time import monotonic_ns
+from typing import TYPE_CHECKING, cast
 
 from model_analyzer.loadgen.driver import BUSY, FREE, GREETING, Connection, Driver, Slot
 from model_analyzer.loadgen.header_blocks import METHOD, HeaderBlocks, request_block
@@ -20,6 +20,9 @@ from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Malformed
 from model_analyzer.loadgen.session import WINDOW, Outcome, Request, Session, Stream
 from model_analyzer.loadgen.tally import Tally
+
+if TYPE_CHECKING:
+    import ssl
 
 # Streams on a connection, how many requests in flight it takes for that, and how long the longest of them may be: four
 # together fill half of the window that a connection begins with. Tried in pairs on Triton: two, or a connection each with 8 in
@@ -94,8 +97,7 @@ class GrpcDriver(Driver[GrpcConnection, GrpcSlot]):
         return GrpcConnection(Session(self._blocks, WINDOW))
 
     def _opened(self, conn: GrpcConnection) -> None:
-        sock = conn.sock
-        if isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() != "h2":
+        if self._tls is not None and cast("ssl.SSLSocket", conn.sock).selected_alpn_protocol() != "h2":
             self._lose(conn, "TLS handshake failed: the server does not agree on HTTP/2 (ALPN h2)")
             return
         conn.state = GREETING

@@ -5,8 +5,7 @@ The server is told SETTINGS_HEADER_TABLE_SIZE 0; ours never ask it to index anyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from typing import NamedTuple
 
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
 
@@ -22,8 +21,7 @@ STATUSES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """What we read of a block; None or "": not in it. message: of the status, percent-decoded."""
 
     http_status: int | None
@@ -76,8 +74,16 @@ def _fields(block: bytes) -> Fields:
         content_type=_text(values, b"content-type"),
         encoding=_text(values, b"grpc-encoding"),
         grpc_status=_number(values, b"grpc-status"),
-        message=unquote_to_bytes(values.get(b"grpc-message", b"")).decode(errors="replace"),
+        message=_message(values.get(b"grpc-message", b"")),
     )
+
+
+def _message(value: bytes) -> str:
+    if b"%" in value:
+        from urllib.parse import unquote_to_bytes
+
+        value = unquote_to_bytes(value)
+    return value.decode(errors="replace")
 
 
 def _number(values: dict[bytes, bytes], name: bytes) -> int | None:

@@ -6,18 +6,15 @@ import json
 import mmap
 import os
 import socket
-import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_analyzer.loadgen.split import share, turns
 
 MESSAGE_LIMIT = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What this process is to send.
 
     kind to intervals_ns: of the whole load (core.load.Load; intervals_ns: int64), of which it is worker number `worker` of
@@ -36,7 +33,7 @@ class Order:
     timeout_ns: int
     tls: dict[str, Any] | None
     wires: tuple[memoryview, ...]
-    max_concurrency: int | None = None
+    max_concurrency: int
     ramp_ns: int = 0
     intervals_ns: Sequence[int] = ()
     worker: int = 0
@@ -77,15 +74,4 @@ def _order(data: dict[str, Any], fd: int) -> Order:
     host, _, port = data.pop("address").rpartition(":")
     order = Order(host=host.strip("[]"), port=int(port), wires=(), intervals_ns=intervals_ns, **data)
     mine = turns(len(wires), order.worker, order.workers, scheduled=order.scheduled)
-    return replace(order, wires=tuple(wires[number] for number in mine))
-
-
-def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
-    """A client context from core.load.Tls as a dict."""
-    context = ssl.create_default_context(cafile=tls["ca_file"])
-    context.check_hostname = tls["verify_host"] and tls["verify_peer"]
-    if not tls["verify_peer"]:
-        context.verify_mode = ssl.CERT_NONE
-    if tls["certificate_file"]:
-        context.load_cert_chain(tls["certificate_file"], tls["private_key_file"])
-    return context
+    return order._replace(wires=tuple(wires[number] for number in mine))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 HEAD_LIMIT = 65536
 # Of a chunk's size line or a trailer.
@@ -18,8 +17,7 @@ class Malformed(Exception):  # noqa: N818 -- a verdict on the bytes
     """The bytes are no HTTP reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A parsed head. length None: chunked, or until the connection closes (`close` is set then). size: bytes of the head itself."""
 
     size: int

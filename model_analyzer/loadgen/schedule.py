@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, count
@@ -44,7 +43,9 @@ def _constant(rate: float) -> Iterator[int]:
 
 
 def _poisson(rate: float, seed: int) -> Iterator[int]:
-    draw = random.Random(seed).expovariate
+    from random import Random
+
+    draw = Random(seed).expovariate
     at = 0.0
     while True:
         at += draw(rate) * 1e9

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from scripted_server import Peer, Script, order
@@ -292,4 +291,4 @@ def always(answer: Callable[[int], bytes] = triton, *ours: tuple[int, int]) -> S
 def grpc_order(port: int, bodies: tuple[bytes, ...] = (b"request",), **values: Any) -> Order:
     """An order over gRPC of one connection."""
     wires = tuple(memoryview(message(body)) for body in bodies)
-    return replace(order(port, (), protocol="grpc", **values), wires=wires)
+    return order(port, (), protocol="grpc", **values)._replace(wires=wires)

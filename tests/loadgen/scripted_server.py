@@ -247,7 +247,7 @@ def order(port: int, bodies: Sequence[bytes] = (b"request",), **values: Any) -> 
     wires = tuple(memoryview(wire(body)) for body in bodies)
     defaults: dict[str, Any] = {
         "number": 1, "protocol": "http", "host": "127.0.0.1", "kind": "concurrency", "value": 1,
-        "distribution": "constant", "seed": 1, "timeout_ns": 120_000_000_000, "tls": None,
+        "distribution": "constant", "seed": 1, "timeout_ns": 120_000_000_000, "tls": None, "max_concurrency": 1024,
     }  # fmt: skip
     return Order(port=port, wires=wires, **{**defaults, **values})
 

@@ -473,16 +473,14 @@ def test_an_open_loop_sends_when_it_is_due(distribution: str) -> None:
     assert not sum(report["delayed"] for report in seen.reports)
 
 
-def test_open_loop_latency_counts_from_the_scheduled_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "OPEN_LOOP_CONNECTIONS", 1)
-
+def test_open_loop_latency_counts_from_the_scheduled_time() -> None:
     def script(peer: Peer) -> None:
         while peer.request() is not None:
             time.sleep(0.04)
             peer.send(GOOD)
 
     with ScriptedServer(script) as server:
-        seen = run(order(server.port, kind="request_rate", value=100.0), enough(10))
+        seen = run(order(server.port, kind="request_rate", value=100.0, max_concurrency=1), enough(10))
     # Each takes 40 ms and one is due every 10 ms: the n-th is 30 ms later than the one before.
     assert all(latency >= 40 * MS + n * 29 * MS for n, latency in enumerate(seen.latency_ns))
     assert sum(report["delayed"] for report in seen.reports) >= 10

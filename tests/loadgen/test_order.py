@@ -21,7 +21,7 @@ def cross(address: str = "127.0.0.1:8000", before: tuple[bytes, ...] = ()) -> Or
     message: dict[str, Any] = {
         "number": 3, "protocol": "http", "address": address, "kind": "concurrency", "value": 2, "distribution": "constant",
         "seed": 0, "timeout_ns": 1, "tls": None, "sizes": [(len(head), len(body)) for head, body in REQUESTS],
-        "max_concurrency": None, "ramp_ns": 0, "intervals": len(INTERVALS_NS),
+        "max_concurrency": 1024, "ramp_ns": 0, "intervals": len(INTERVALS_NS),
     }  # fmt: skip
     fd = os.memfd_create("requests")
     os.write(fd, b"".join(head + body for head, body in REQUESTS) + INTERVALS_NS.tobytes())
