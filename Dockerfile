@@ -25,6 +25,9 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
     && /opt/build/bin/pip --python /opt/model-analyzer/bin/python install --no-deps --no-index --root /package /wheels/*.whl
 
 FROM ${BASE_IMAGE}
+# python:3.12-slim has Python's own library as sources (docker-library/python#615): half of each start would be to compile it.
+RUN python3 -m compileall -q -x '/(test|tests|idlelib|lib2to3|turtledemo|site-packages|dist-packages)/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=dependencies /opt/model-analyzer /opt/model-analyzer
 COPY --from=package /package/ /
 # A named volume that is mounted here takes its owner.

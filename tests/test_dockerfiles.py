@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -50,6 +51,32 @@ def test_every_builder_can_build_it(name: str) -> None:
     # BuildKit's own instructions are unknown to the classic builder and to others.
     text = (ROOT / name).read_text(encoding="utf-8")
     assert not re.search(r"--mount|<<|# *syntax=|--link|--parents", text)
+
+
+def test_nothing_of_pythons_library_is_compiled_at_a_start(tmp_path: Path) -> None:
+    """The build's own command, on this Python's library and with another place for what it makes."""
+    (command,) = re.findall(
+        r"^RUN (python3 -m compileall .*(?<=\\)\n.*)", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "python3").symlink_to(sys.executable)
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "made"), "PATH": f"{bin_}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", command], env=environment, check=True, timeout=240)
+    code = """
+import os, sys
+import model_analyzer.wire, model_analyzer.loadgen.grpc
+library = os.path.dirname(os.__file__) + "/"
+ours = [m for m in sys.modules.values() if (getattr(m, "__file__", "") or "").startswith(library) and "-packages/" not in m.__file__]
+compiled = [m for m in ours if hasattr(m, "__cached__") and m.__file__.endswith(".py")]
+assert len(compiled) > 50, len(compiled)
+print([m.__name__ for m in compiled if not os.path.exists(m.__cached__)])
+"""
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=240
+    )
+    assert ran.stdout == "[]\n"
 
 
 def test_the_build_context_is_what_the_dockerfiles_copy() -> None:
