@@ -84,6 +84,18 @@ def test_a_run_that_nobody_looks_at_imports_no_live_display() -> None:
     assert [name for name in ("rich.progress", "rich.live") if name in modules] == []
 
 
+def test_scrapes_and_control_need_no_more_than_the_standard_librarys_http() -> None:
+    code = """
+import sys
+from model_analyzer.adapters.telemetry.triton import TritonSampler
+from model_analyzer.adapters.triton.wire_api import HttpApi
+assert TritonSampler("http://127.0.0.1:1/metrics").sample().problem and HttpApi("127.0.0.1:1")
+print(*sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert [name for name in ("urllib3", "urllib.request", "requests") if name in ran.stdout.split()] == []
+
+
 @pytest.mark.parametrize("given", [None, "3"], ids=["not given", "given"])
 def test_numpy_comes_without_threads_and_a_server_that_we_start_does_not_know(given: str | None) -> None:
     code = """

@@ -6,17 +6,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import NamedTuple
 
-import urllib3
-
+from model_analyzer.adapters.web import Site, WebError, shown
 from model_analyzer.core.telemetry import Page
 
 # READ_S is for the whole page, headers to last byte.
 CONNECT_S, READ_S = 1.0, 2.0
 PAGE_LIMIT = 32 << 20
-_CHUNK = 1 << 16
 _SHOWN = 60  # characters of a broken line
 # A page of labels that change each time (a job's id, a timestamp) must not fill the memory.
 _MOST_KNOWN = 50_000
@@ -57,8 +55,7 @@ class Endpoint:
     def __init__(self, url: str, prefix: str) -> None:
         self.url = url
         self._prefix = prefix
-        timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=2, timeout=timeout, retries=False)
+        self._site: Site | None = None
         self._known: Known = {}
         self._last: tuple[bytes, Parsed] | None = None
 
@@ -73,7 +70,7 @@ class Endpoint:
             if last is None or last[0] != body:
                 last = self._last = body, self._parsed(body)
         except PageProblem as problem:
-            raise PageProblem(f"{self.url}: {problem}") from None
+            raise PageProblem(f"{shown(self.url)}: {problem}") from None
         return last[1]
 
     def _parsed(self, body: bytes) -> Parsed:
@@ -81,40 +78,19 @@ class Endpoint:
             parsed = parse(body.decode(), self._prefix, self._known)
         except UnicodeDecodeError:
             raise PageProblem("the page is no text") from None
-        return parsed if parsed.problem is None else Parsed(parsed.rows, f"{self.url}: {parsed.problem}")
+        return parsed if parsed.problem is None else Parsed(parsed.rows, f"{shown(self.url)}: {parsed.problem}")
 
     def _fetch(self) -> bytes:
-        deadline = monotonic() + READ_S
         try:
-            reply = self._pool.request("GET", self.url, preload_content=False)
-        except urllib3.exceptions.HTTPError as error:
-            raise PageProblem(_plain(error)) from error
-        whole = False
-        try:
-            if reply.status != 200:
-                raise PageProblem(f"HTTP {reply.status}")
-            body = _body(reply, deadline)
-            whole = True
-        except urllib3.exceptions.HTTPError as error:
-            raise PageProblem(_plain(error)) from error
-        finally:
-            # A connection with an unread rest cannot be used again.
-            reply.release_conn() if whole else reply.close()
+            self._site = site = self._site or Site(self.url, CONNECT_S)
+            status, body = site.request("GET", site.target, read_s=READ_S, whole_s=READ_S, most_bytes=PAGE_LIMIT)
+        except WebError as error:
+            raise PageProblem(str(error)) from error
+        if status != 200:
+            raise PageProblem(f"HTTP {status}")
         if not body.strip():
             raise PageProblem("the page is empty")
         return body
-
-
-def _body(reply: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """All of it. A read timeout is for one recv only: a source that drips would be waited for without end."""
-    body = bytearray()
-    while chunk := reply.read1(_CHUNK):
-        body += chunk
-        if len(body) > PAGE_LIMIT:
-            raise PageProblem(f"the page is larger than {PAGE_LIMIT >> 20} MiB")
-        if monotonic() > deadline:
-            raise PageProblem(f"no whole page within {READ_S:g} s")
-    return bytes(body)
 
 
 def parse(text: str, prefix: str = "", known: Known | None = None) -> Parsed:
@@ -207,26 +183,6 @@ def _shown(text: str, most: int) -> str:
     return plain if len(plain) <= most else f"{plain[:most]}..."
 
 
-def _plain(error: Exception) -> str:
-    # NewConnectionError is a ConnectTimeoutError, too: it has to be asked for first.
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "connection refused" if "refused" in str(error).lower() else f"cannot connect ({_cause(error)})"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return f"no connection within {CONNECT_S:g} s"
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return f"no page within {READ_S:g} s"
-    if isinstance(error, urllib3.exceptions.LocationParseError | urllib3.exceptions.LocationValueError):
-        return "is no URL"
-    # Such as ("Connection aborted.", RemoteDisconnected("...")): text for people.
-    text, *causes = (str(part).strip(" .") for part in error.args or (type(error).__name__,))
-    return _shown(": ".join([text, *(cause for cause in causes if cause not in text)]), 3 * _SHOWN)
-
-
-def _cause(error: Exception) -> str:
-    """Such as `[Errno -2] Name or service not known`, without urllib3's name of the connection object."""
-    return str(error).rpartition(": ")[2]
-
-
 class PageSampler:
     """A ports.Sampler of a Prometheus page.
 
@@ -235,7 +191,7 @@ class PageSampler:
 
     def __init__(self, name: str, url: str, prefix: str, page_of: Callable[[Iterable[Row], int, str], Page]) -> None:
         self.name = name
-        self.origin = url
+        self.origin = shown(url)
         self._endpoint = Endpoint(url, prefix)
         self._page_of = page_of
         self._last: tuple[Parsed, Page] | None = None

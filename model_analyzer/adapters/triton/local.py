@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from model_analyzer.adapters.triton.launch import (
 )
 from model_analyzer.adapters.triton.owned import OwnedServer
 from model_analyzer.adapters.triton.process import ServerProcess
+from model_analyzer.adapters.web import WebError, read_text
 from model_analyzer.core.variant import ServerInfo, ServerSettings
 from model_analyzer.errors import ServerError
 
@@ -142,9 +142,8 @@ def describe_gpus(metrics_url: str) -> str:
 
 def _uuids_on(metrics_url: str) -> list[str]:
     try:
-        with urllib.request.urlopen(metrics_url, timeout=5) as page:
-            text = page.read().decode(errors="replace")
-    except OSError:
+        text = read_text(metrics_url, 5.0)
+    except WebError:
         return []
     gauges = [line for line in text.splitlines() if line.startswith("nv_gpu_") and 'gpu_uuid="' in line]
     return sorted({line.split('gpu_uuid="', 1)[1].split('"', 1)[0] for line in gauges})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
 from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, another_endpoint
+from model_analyzer.adapters.web import WebError, read_text
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ExportPathError, ModelError, ServerError
@@ -247,9 +247,8 @@ def _not_allowed(model: str, ready: bool, why: str, fix: str) -> ModelError:
 def _pending_requests(metrics_url: str, model: str) -> int:
     """Requests that the model has accepted and not begun; 0 where the metrics page is out of reach."""
     try:
-        with urllib.request.urlopen(metrics_url, timeout=5) as page:
-            text = page.read().decode(errors="replace")
-    except (OSError, ValueError):
+        text = read_text(metrics_url, 5.0)
+    except WebError:
         return 0
     rows = re.finditer(r"^nv_inference_pending_request_count\{([^}]*)\} (\S+)", text, re.MULTILINE)
     return sum(int(float(row[2])) for row in rows if f'model="{model}"' in row[1])

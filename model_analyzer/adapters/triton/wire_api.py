@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from model_analyzer.adapters.triton.messages import grpc_client
+from model_analyzer.adapters.web import Answer, Site, WebError
 from model_analyzer.core.load import Tls
 
 # Health and description answer from memory; loading may read gigabytes from a slow disk.
@@ -97,14 +99,9 @@ class HttpApi:
     """The HTTP/REST endpoints. Source: KServe v2 protocol and Triton's protocol/extension_model_repository.md."""
 
     def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
-        import urllib3
-
         self.endpoint = endpoint
         self._base = f"{'https' if tls else 'http'}://{endpoint}/v2"
-        options: dict[str, Any] = {}
-        if tls:
-            options = {"ssl_context": _ssl_context(tls), "assert_hostname": None if tls.verify_host else False}
-        self._pool = urllib3.PoolManager(headers={"Connection": "close"}, retries=False, **options)
+        self._tls = tls
 
     def is_live(self) -> bool:
         return self._status("health/live") == 200
@@ -157,16 +154,17 @@ class HttpApi:
             raise Refused(text or f"HTTP status {status} from {self._base}{path}")
         return answer
 
-    def _request(self, method: str, path: str, body: Json | None, timeout_s: float) -> tuple[int, bytes]:
-        import urllib3
-
-        timeout = urllib3.Timeout(connect=min(CALL_TIMEOUT_S, timeout_s), read=timeout_s)
+    def _request(self, method: str, path: str, body: Json | None, timeout_s: float) -> Answer:
         data = json.dumps(body).encode() if body is not None else None
         try:
-            answer = self._pool.request(method, self._base + path, body=data, timeout=timeout)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(_short(error)) from error
-        return answer.status, answer.data
+            site = Site(self._base, min(CALL_TIMEOUT_S, timeout_s), keep=False, context=self._context)
+            return site.request(method, f"{site.target}{path}", data, read_s=timeout_s)
+        except (WebError, OSError) as error:  # OSError: a certificate file that cannot be read
+            raise Unreachable(str(error)) from error
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext | None:
+        return _ssl_context(self._tls) if self._tls else None
 
 
 class GrpcApi:
@@ -246,9 +244,3 @@ def _ssl_context(tls: Tls) -> ssl.SSLContext:
     if tls.certificate_file:
         context.load_cert_chain(tls.certificate_file, tls.private_key_file)
     return context
-
-
-def _short(error: Exception) -> str:
-    """The cause without urllib3's object addresses: `<...HTTPConnection object at 0x..>: Failed to ...`."""
-    text = str(error)
-    return text.split(">: ", 1)[-1] if " object at 0x" in text else text

@@ -1,0 +1,140 @@
+"""HTTP requests against servers that say just what a test wants."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from model_analyzer.adapters.web import NoAnswer, Site, WebError, read_text, shown
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def saying(
+    *connections: Sequence[bytes], family: socket.AddressFamily = socket.AF_INET
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers the requests of each connection so, and then closes it. Yields its URL and what it was asked."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    asked: list[bytes] = []
+    with socket.create_server((host, 0), family=family) as server:
+        server.settimeout(PATIENCE_S)
+
+        def serve() -> None:
+            for answers in connections:
+                with suppress(OSError), server.accept()[0] as connection:
+                    connection.settimeout(PATIENCE_S)
+                    for answer in answers:
+                        asked.append(_request(connection))
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        shown = host if family == socket.AF_INET else f"[{host}]"
+        yield f"http://{shown}:{server.getsockname()[1]}", asked
+        thread.join(PATIENCE_S)
+
+
+def _request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
+        data += more
+    return data
+
+
+def get(site: Site, target: str = "/", read_s: float = PATIENCE_S) -> bytes:
+    return site.request("GET", target, read_s=read_s).body
+
+
+def test_a_kept_connection_is_used_again() -> None:
+    with saying([OK, OK]) as (url, asked):
+        site = Site(url, PATIENCE_S)
+        assert (get(site), get(site)) == (b"ok", b"ok")
+    assert len(asked) == 2, "the server takes one connection"
+
+
+def test_a_kept_connection_that_the_server_has_closed_costs_no_request() -> None:
+    with saying([OK], [OK]) as (url, _):
+        site = Site(url, PATIENCE_S)
+        assert (get(site), get(site)) == (b"ok", b"ok")
+
+
+def test_a_new_connection_that_breaks_is_not_tried_again() -> None:
+    """A load that the server has begun must not be asked for twice."""
+    with saying([b""], [OK]) as (url, asked):
+        with pytest.raises(WebError, match=r"^connection broke: Remote end closed connection without response$"):
+            Site(url, PATIENCE_S, keep=False).request("POST", "/load", b"{}", read_s=PATIENCE_S)
+        assert len(asked) == 1
+        get(Site(url, PATIENCE_S))
+
+
+def test_without_keeping_the_server_is_told_to_close() -> None:
+    with saying([OK]) as (url, asked):
+        get(Site(url, PATIENCE_S, keep=False))
+    assert b"Connection: close\r\n" in asked[0]
+
+
+def test_the_path_and_query_of_the_url_are_the_target() -> None:
+    assert Site("http://host:1/a/b?c=d#e", 1.0).target == "/a/b?c=d"
+    assert Site("https://host", 1.0).target == "/"
+
+
+def test_what_a_request_line_cannot_hold_is_escaped() -> None:
+    with saying([OK]) as (url, asked):
+        get(Site(url, PATIENCE_S), "/a b/ü?x=1&y=%20")
+    assert asked[0].startswith(b"GET /a%20b/%C3%BC?x=1&y=%20 HTTP/1.1\r\n")
+
+
+def test_a_host_may_be_an_ipv6_address() -> None:
+    with saying([OK], family=socket.AF_INET6) as (url, asked):
+        get(Site(url, PATIENCE_S))
+    assert b"Host: [::1]:" in asked[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "host:80", "ftp://x/", "http://", "http://h:99999/", "http://[::1/", "http://a b/"]
+)
+def test_what_is_no_url_is_said(url: str) -> None:
+    with pytest.raises(WebError, match=r"is no URL|cannot connect"):
+        get(Site(url, 1.0))
+
+
+def test_name_and_password_of_the_url_are_sent_and_not_shown() -> None:
+    with saying([OK]) as (url, asked):
+        secret = url.replace("://", "://jo%40e:p:w@") + "/metrics"
+        get(Site(secret, PATIENCE_S))
+    assert b"Authorization: Basic " + b64encode(b"jo@e:p:w") in asked[0]
+    assert shown(secret) == f"{url}/metrics"
+
+
+@pytest.mark.parametrize("url", ["http://h:1/a@b", "nonsense", "", "https://[::1]:2/"])
+def test_an_url_without_a_name_is_shown_as_it_is(url: str) -> None:
+    assert shown(url) == url
+
+
+def test_a_body_cut_short_is_no_answer() -> None:
+    with (
+        saying([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"]) as (url, _),
+        pytest.raises(WebError, match=r"^connection broke: IncompleteRead\(2 bytes read, 7 more expected\)$"),
+    ):
+        get(Site(url, PATIENCE_S))
+
+
+def test_silence_after_the_head_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        site = Site(f"http://127.0.0.1:{server.getsockname()[1]}", PATIENCE_S)
+        with pytest.raises(NoAnswer, match=r"^no answer within 0\.1 s$"):
+            get(site, read_s=0.1)
+
+
+def test_a_page_is_read_in_one_go() -> None:
+    with saying([OK], [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]) as (url, _):
+        assert read_text(f"{url}/metrics", PATIENCE_S) == "ok"
+        with pytest.raises(WebError, match=r"^HTTP 404$"):
+            read_text(f"{url}/metrics", PATIENCE_S)
