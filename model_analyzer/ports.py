@@ -16,6 +16,7 @@ from model_analyzer.core.load import Call, InputSource, LoadOrder, RequestSet
 from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.plan import Phase
+from model_analyzer.core.steal import CpuTime
 from model_analyzer.core.telemetry import Page
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 
@@ -33,6 +34,10 @@ class Clock(Protocol):
 
     def utc(self) -> datetime:
         """Wall time, for people."""
+        ...
+
+    def cpu_time(self) -> CpuTime | None:
+        """Of this machine so far; in a container that of the node. None: the kernel does not tell."""
         ...
 
 

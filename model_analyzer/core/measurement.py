@@ -9,6 +9,7 @@ from typing import Any, Literal
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.steal import CpuTime
 from model_analyzer.core.telemetry import Gpu, Reading, Summaries, summaries_from_json, summaries_to_json
 
 Status = Literal["ok", "unstable", "failed", "skipped"]
@@ -37,6 +38,7 @@ class Slice:
     inside the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
     Open loop: send_lag: how late the client was with each send, None for a closed one. delayed: how many of the sends
     waited because as many requests were in flight as there may be.
+    cpu_time: of the machine that the load generator runs on; None: the kernel does not tell, or it is an older store's.
     repeat: in which repeat of the phase, from 0; round: in which round of that.
     """
 
@@ -61,6 +63,7 @@ class Slice:
     client_backlog_ratio: float = 0.0
     workers: tuple[WorkerShare, ...] = ()
     scrapes_s: float = 0.0
+    cpu_time: CpuTime | None = None
 
     @property
     def seconds(self) -> float:
@@ -91,6 +94,7 @@ class Slice:
             "client_backlog_ratio": self.client_backlog_ratio,
             "workers": [[share.cpu_ratio, share.wait_ratio] for share in self.workers],
             "scrapes_s": self.scrapes_s,
+            "cpu_time": None if self.cpu_time is None else [self.cpu_time.wanted_ns, self.cpu_time.stolen_ns],
         }
 
     @classmethod
@@ -105,6 +109,7 @@ class Slice:
                 "notes": tuple(data["notes"]),
                 "send_lag": Histogram.from_json(data["send_lag"]) if data.get("send_lag") else None,
                 "workers": tuple(WorkerShare(*share) for share in data.get("workers", ())),
+                "cpu_time": CpuTime(*data["cpu_time"]) if data.get("cpu_time") else None,
             }
         )
 

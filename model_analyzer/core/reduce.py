@@ -18,6 +18,7 @@ from model_analyzer.core.reading import across, disagreement, read_metric, sourc
 from model_analyzer.core.remarks import remarks
 from model_analyzer.core.repeats import by_repeat, compared, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, rate_of, span_s
+from model_analyzer.core.steal import steal_notes
 from model_analyzer.core.stopping import Verdict, why_no_p99
 from model_analyzer.core.stream_intervals import compared_streams, stream_intervals
 from model_analyzer.core.streams import stream_values
@@ -84,6 +85,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *open_loop.overload(phase.load, slices),
                 *verdict.reasons,
                 *limit_notes,
+                *steal_notes((piece.cpu_time, piece.seconds) for piece in slices),
                 *open_loop.notes(phase.load, slices),
                 *_few_replies(sum(piece.stats.count for piece in slices)),
                 *differences(chain(compared(stats), compared_streams(stats)), len(stats)),

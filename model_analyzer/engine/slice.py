@@ -18,6 +18,7 @@ from model_analyzer.core.load import Load, LoadOrder
 from model_analyzer.core.measurement import Slice, WorkerShare
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.stats import SliceStats, shared_edges, window_counts
+from model_analyzer.core.steal import CpuTime, cpu_between
 from model_analyzer.core.stopping import fitted, refresh_patience_s, slice_seconds, whole_rounds
 from model_analyzer.core.streams import StreamStats
 from model_analyzer.core.telemetry import Page, cadences, counter_deltas, preferred, refreshed_at, summarise
@@ -157,7 +158,7 @@ def _drive(
         period_s = _period_s(plan.order.load, warm)
         clock.sleep(start_offset(plan.round) * min(period_s, WARMUP_MAX_S))
         recorder.nudge(EDGE_S, but=COUNTERS)
-        before = recorder.scrape_now(COUNTERS)
+        before, cpu_before = recorder.scrape_now(COUNTERS), clock.cpu_time()
         seconds = slice_seconds(period_s, plan.measure_s, plan.patience_s)
         if plan.requests is None:
             seconds = fitted(seconds, plan.patience_s - plan.before_s)
@@ -171,11 +172,12 @@ def _drive(
         clock.sleep(max(0.0, (end_ns - clock.now_ns()) / 1e9 - EDGE_S))
         recorder.nudge(EDGE_S, but=COUNTERS)
         clock.sleep(max(0, end_ns - clock.now_ns()) / 1e9)
-        after = recorder.scrape_now(COUNTERS)
+        after, cpu_after = recorder.scrape_now(COUNTERS), clock.cpu_time()
         _receive_until(batches, seen, after.time_ns)
         edges = _edges(plan, batches, seen, (before.time_ns, after.time_ns))
         _say_that_it_drains(plan, seen, (after.time_ns - before.time_ns) / 1e9, progress)
-    return _reduce(plan, seen, warm, (before, after), recorder, _Timing(started_at, began_ns), notes, edges)
+    timing = _Timing(started_at, began_ns, cpu_between(cpu_before, cpu_after))
+    return _reduce(plan, seen, warm, (before, after), recorder, timing, notes, edges)
 
 
 def _say_that_it_drains(plan: SlicePlan, seen: Seen, measured_s: float, progress: Progress) -> None:
@@ -202,6 +204,7 @@ def _period_s(load: Load, warm: Seen) -> float:
 class _Timing:
     started_at: str
     began_ns: int
+    cpu_time: CpuTime | None
 
 
 def _reduce(
@@ -241,6 +244,7 @@ def _reduce(
         notes=(*notes, *chosen.of_figures),
         repeat=plan.repeat,
         scrapes_s=(before.took_ns + after.took_ns) / 1e9,
+        cpu_time=timing.cpu_time,
     )
 
 

@@ -13,6 +13,7 @@ from model_analyzer.core.measurement import Baseline, Environment, Measurement, 
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reduce import reduce_phase
 from model_analyzer.core.stats import SliceStats
+from model_analyzer.core.steal import CpuTime
 from model_analyzer.core.stopping import StopRule, judge
 from model_analyzer.core.telemetry import Gpu, Reading, Series, Summary
 from model_analyzer.core.variant import Variant
@@ -64,6 +65,7 @@ def piece(of: Phase, number: int = 0, rate: int = 100, gpu: str | None = None) -
         cadences={},
         problems={},
         scrapes_s=0.004,
+        cpu_time=CpuTime(1_500_000_000, 10_000_000),
     )
 
 

@@ -16,6 +16,7 @@ from model_analyzer.core.metric import gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reduce import failed, gpu_refreshes, reduce_phase, skipped
 from model_analyzer.core.stats import Interval, SliceStats
+from model_analyzer.core.steal import CpuTime
 from model_analyzer.core.stopping import Verdict
 from model_analyzer.core.telemetry import Series, Summaries, Summary
 from model_analyzer.core.variant import Variant
@@ -283,6 +284,14 @@ class TestClientLimit:
         measured = row(piece(client_cpu_ratio=1.0), piece({10.0: 300}, 3.0, client_cpu_ratio=0.2))
         assert measured.values["client_cpu"] == pytest.approx(0.4)
         assert measured.client_limited is False
+
+
+def test_cpu_time_that_a_hypervisor_took_is_a_note_and_no_status() -> None:
+    measured = row(piece(cpu_time=CpuTime(2 * SECOND_NS, 0)), piece(cpu_time=CpuTime(2 * SECOND_NS, SECOND_NS // 5)))
+    assert measured.status == "ok"
+    assert measured.client_limited is False
+    (note,) = measured.notes
+    assert note.startswith("the hypervisor took 5% of the CPU time")
 
 
 class TestMemoryOfTheFirstRound:

@@ -15,6 +15,7 @@ from model_analyzer.core.load import Protocol as WireProtocol
 from model_analyzer.core.measurement import Baseline, Measurement, Slice
 from model_analyzer.core.plan import Group, Phase
 from model_analyzer.core.search import Search, Sweep
+from model_analyzer.core.steal import CpuTime
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.core.telemetry import Gpu, Page, Series
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, TensorInfo, Variant
@@ -29,10 +30,12 @@ SECOND_NS = 1_000_000_000
 
 
 class FakeClock:
-    """Stands still until somebody sleeps or `advance`s it."""
+    """Stands still until somebody sleeps or `advance`s it. cpus: how many have work all the time; steal: the share taken of them."""
 
     def __init__(self) -> None:
         self._now_ns = 1_000 * SECOND_NS
+        self.cpus = 2
+        self.steal: float | None = 0.0
 
     def now_ns(self) -> int:
         return self._now_ns
@@ -42,6 +45,10 @@ class FakeClock:
 
     def utc(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self._now_ns / SECOND_NS)
+
+    def cpu_time(self) -> CpuTime | None:
+        wanted_ns = self.cpus * self._now_ns
+        return None if self.steal is None else CpuTime(wanted_ns, int(self.steal * wanted_ns))
 
 
 @dataclass

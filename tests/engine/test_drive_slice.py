@@ -217,3 +217,16 @@ def test_lag_asks_for_more_where_it_is_the_load_generators_own(running: World, r
 def test_a_slice_knows_how_long_the_scrapes_at_its_ends_took(running: World) -> None:
     running.sampler.took_ns = 30_000_000
     assert drive(running, lambda _order: Replies(rate=1000)).scrapes_s == pytest.approx(0.06)
+
+
+def test_a_slice_knows_what_the_hypervisor_took_in_it(running: World) -> None:
+    running.clock.steal = 0.25
+    piece = drive(running, lambda _order: Replies(rate=1000))
+    assert piece.cpu_time is not None
+    assert piece.cpu_time.wanted_ns / 1e9 == pytest.approx(2 * piece.seconds, abs=0.001)
+    assert piece.cpu_time.stolen_ns / 1e9 == pytest.approx(0.5 * piece.seconds, abs=0.001)
+
+
+def test_where_the_kernel_counts_no_steal_a_slice_knows_none(running: World) -> None:
+    running.clock.steal = None
+    assert drive(running, lambda _order: Replies(rate=1000)).cpu_time is None
