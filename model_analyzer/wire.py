@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -250,6 +251,8 @@ def _run(
         server.grace_s = INTERRUPTED_GRACE_S
 
     interruption.hurry = hurry
+    # Modules and the plan stay: a collection in the middle of a slice shall not look through them.
+    gc.freeze()
     try:
         Run(parts, _settings(job)).execute(search, baseline, default_server(job.spec))
     finally:
