@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from model_analyzer.errors import PHASES_FAILED, SpecError
 if TYPE_CHECKING:
     from model_analyzer.job import Job
 
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+_LEAN = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "1"}
 ExportPath = Annotated[str, typer.Option("-e", "--export-path", help="Folder of the run's results.", metavar="FOLDER")]
 
 
@@ -39,11 +40,11 @@ def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[st
 
     flag_names: key -> how the user spells the flag.
     """
-    _import_numpy()
-    from model_analyzer.job import load_job
-
     try:
-        job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
+        with lean_libraries():
+            from model_analyzer.job import load_job
+
+            job = load_job(Path(config_file) if config_file is not None else None, values, flag_names)
     except SpecError as error:
         for warning in error.warnings:
             said.warning(warning)
@@ -55,19 +56,23 @@ def load(config_file: str | None, values: dict[str, Any], flag_names: Mapping[st
     return job
 
 
-def _import_numpy() -> None:
-    """Without the threads that its OpenBLAS starts and lets spin, one a CPU: we multiply no matrices.
+@contextmanager
+def lean_libraries() -> Iterator[None]:
+    """In it numpy is imported without the threads of its OpenBLAS, and pydantic builds its models without a look for plugins.
 
-    The variable is read once; a Triton that we start shall not inherit it.
+    OpenBLAS starts one a CPU and lets them spin: we multiply no matrices. Plugins are looked for in the metadata of every package
+    that is installed. Both are told by variables, which a Triton that we start shall not inherit.
     """
-    given = os.environ.get(_BLAS_THREADS)
-    os.environ[_BLAS_THREADS] = "1"
+    given = {name: os.environ.get(name) for name in _LEAN}
+    os.environ.update(_LEAN)
     try:
-        import numpy  # noqa: F401
+        yield
     finally:
-        del os.environ[_BLAS_THREADS]
-        if given is not None:
-            os.environ[_BLAS_THREADS] = given
+        for name, value in given.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def profile(config_file: str | None, values: dict[str, Any]) -> None:

@@ -97,21 +97,25 @@ print(*sys.modules)
 
 
 @pytest.mark.parametrize("given", [None, "3"], ids=["not given", "given"])
-def test_numpy_comes_without_threads_and_a_server_that_we_start_does_not_know(given: str | None) -> None:
+def test_a_job_starts_no_threads_looks_for_no_plugins_and_a_server_that_we_start_does_not_know(
+    given: str | None,
+) -> None:
     code = """
 import os
-from model_analyzer.cli.commands import _import_numpy
-_import_numpy()
-import numpy
-print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS"))
+from model_analyzer.cli.commands import load
+load(None, {"profile_models": ["a"], "model_repository": "/m"})
+import numpy, pydantic.plugin._loader
+print(len(os.listdir("/proc/self/task")), pydantic.plugin._loader._plugins)
+print(os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("PYDANTIC_DISABLE_PLUGINS"))
 """
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    names = ("OPENBLAS_NUM_THREADS", "PYDANTIC_DISABLE_PLUGINS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
     if given is not None:
-        environment["OPENBLAS_NUM_THREADS"] = given
+        environment.update(dict.fromkeys(names, given))
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
     )
-    assert ran.stdout == f"1 {given}\n"
+    assert ran.stdout == f"1 None\n{given} {given}\n"
 
 
 def test_a_start_is_not_interrupted_by_the_collector_and_its_end_takes_nothing_apart(tmp_path: Path) -> None:
