@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -42,7 +42,12 @@ from model_analyzer.errors import (
 )
 from model_analyzer.interrupt import Interruption, interruptible
 from model_analyzer.job import Job, default_server, ids_of, rule_of
-from model_analyzer.ports import GpuClaims, Progress, Sampler, Server
+from model_analyzer.ports import GpuClaims, Progress, Sampler
+
+if TYPE_CHECKING:
+    from model_analyzer.adapters.triton.launch import Launch
+    from model_analyzer.adapters.triton.owned import OwnedServer
+    from model_analyzer.adapters.triton.remote import RemoteServer
 
 # The tables of a large run take seconds to write. Beyond TABLES_SHORT_S each time, it takes no more of the run than
 # TABLES_SHARE; they are written at its end in any case.
@@ -237,7 +242,7 @@ def _run(
     parts = Parts(
         server=server,
         generator=generator,
-        encoder=TritonEncoder({model.name: model.tls for model in job.spec.models()}, progress.say),
+        encoder=TritonEncoder(lambda: server.api, progress.say),
         watch=lambda info: Recorder(_samplers(job.spec, info, progress.say), job.spec.monitoring_interval, clock),
         store=opened,
         outputs=outputs,
@@ -310,7 +315,7 @@ def _settings(job: Job) -> Settings:
     )
 
 
-def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Server:
+def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> OwnedServer | RemoteServer:
     """The server of the job's launch mode, not started yet."""
     from model_analyzer.adapters.telemetry.sources import wanted_gpus
     from model_analyzer.adapters.triton.launch import Launch
@@ -343,13 +348,13 @@ def _repository(spec: JobSpec) -> Path:
     return Path(spec.model_repository) if "://" in spec.model_repository else Path(spec.model_repository).absolute()
 
 
-def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Server:
+def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> RemoteServer:
     from model_analyzer.adapters.triton.remote import Before, RemoteEndpoints, RemoteServer
 
     http, grpc = host_port(spec.triton_http_endpoint), host_port(spec.triton_grpc_endpoint)
     used = host_port(spec.endpoint)
     return RemoteServer(
-        RemoteEndpoints(http, grpc, spec.triton_metrics_url),
+        RemoteEndpoints(http, grpc, spec.triton_metrics_url, spec.one_server),
         protocol=spec.client_protocol,
         tls=next((model.tls for model in spec.models()), None),
         max_retries=spec.client_max_retries,
@@ -361,7 +366,7 @@ def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Serv
     )
 
 
-def _docker(job: Job, launch: Any) -> Server:
+def _docker(job: Job, launch: Launch) -> OwnedServer:
     from model_analyzer.adapters.triton.docker import DockerOptions, DockerServer
 
     spec = job.spec

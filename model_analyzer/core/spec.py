@@ -33,6 +33,7 @@ from model_analyzer.core.values import (
     file_name,
     finite,
     gpus,
+    host_port,
     input_source,
     models_of,
     number,
@@ -326,7 +327,11 @@ class JobSpec(_Strict):
     triton_launch_mode: Literal["remote", "local", "embedded", "docker"] | None = Field(
         None, description="Where Triton comes from. Default: local where a tritonserver is found, else embedded."
     )
-    triton_http_endpoint: Endpoint = Field("localhost:8000", description="remote: host:port, or https://host:port.")
+    triton_http_endpoint: Endpoint = Field(
+        "localhost:8000",
+        description="remote: host:port, or https://host:port. Given beside triton_grpc_endpoint, on one host and without TLS,"
+        " models are loaded over it also where requests go over gRPC.",
+    )
     triton_grpc_endpoint: Endpoint = Field(
         "localhost:8001", description="remote: host:port of gRPC, or grpcs://host:port."
     )
@@ -431,6 +436,18 @@ class JobSpec(_Strict):
     def endpoint(self) -> str:
         """Of a remote server, where requests go to; with a scheme, if that was given."""
         return self.triton_grpc_endpoint if self.client_protocol == "grpc" else self.triton_http_endpoint
+
+    @property
+    def one_server(self) -> bool:
+        """Whether both endpoints of a remote server are known to be of one: both are given, on one host, without TLS.
+
+        Then it is controlled over HTTP also where requests go over gRPC. At a default that nobody wrote, and on another
+        host that one flag alone names, another server may listen.
+        """
+        endpoints = self.triton_http_endpoint, self.triton_grpc_endpoint
+        given = {"triton_http_endpoint", "triton_grpc_endpoint"} <= self.model_fields_set
+        plain = not any(endpoint.startswith(("https://", "grpcs://")) for endpoint in endpoints)
+        return given and plain and len({host_port(endpoint).rpartition(":")[0] for endpoint in endpoints}) == 1
 
     def models(self) -> tuple[ResolvedModel, ...]:
         """Every model with all that holds for it."""

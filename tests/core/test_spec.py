@@ -228,6 +228,28 @@ def test_requests_go_to_the_endpoint_of_their_protocol() -> None:
     assert (job(**both).endpoint, job(**both, client_protocol="http").endpoint) == ("grpcs://t:8001", "t:8000")
 
 
+@pytest.mark.parametrize(
+    ("http", "grpc", "known"),
+    [
+        ("t:8000", "t:8001", True),
+        ("http://t:8000/", "t:8001", True),
+        ("[::1]:8000", "[::1]:8001", True),
+        ("localhost:8000", "localhost:8001", True),
+        (None, None, False),
+        (None, "localhost:8001", False),
+        ("t:8000", "u:8001", False),
+        ("https://t:8000", "t:8001", False),
+        ("t:8000", "grpcs://t:8001", False),
+    ],
+)
+def test_endpoints_are_one_server_s_where_both_are_given_for_one_host(
+    http: str | None, grpc: str | None, known: bool
+) -> None:
+    given = {"triton_http_endpoint": http, "triton_grpc_endpoint": grpc}
+    keys = {key: value for key, value in given.items() if value is not None}
+    assert job(triton_launch_mode="remote", **keys).one_server is known
+
+
 @pytest.mark.parametrize("value", ["h", "h:", ":8000", "http://h", "h:1/path", "h 1:1", "", 8000])
 def test_what_is_no_endpoint(value: Any) -> None:
     with pytest.raises(ValidationError):

@@ -38,9 +38,10 @@ def test_a_sweep_writes_a_row_for_each_phase_and_the_baseline(make_job: Callable
         assert (job.export_path / f"metrics-{name}.csv").read_text().startswith(head)
 
 
-def test_a_run_over_http_imports_only_what_it_needs(make_job: Callable[..., Job], remote: dict[str, str]) -> None:
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_run_imports_only_what_it_needs(make_job: Callable[..., Job], remote: dict[str, str], protocol: str) -> None:
     """Of a run's CPU beside its load, most is start-up: what is not named here must not come back unseen."""
-    job = make_job(["add_sub"], client_protocol="http", **remote)
+    job = make_job(["add_sub"], client_protocol=protocol, **remote)
     code = """
 import sys
 from model_analyzer.cli.main import main
@@ -54,7 +55,7 @@ finally:
     )
     modules = set(ran.stderr.splitlines()[-1].split())
     assert "model_analyzer.adapters.telemetry.triton" in modules
-    dear = ("tritonclient", "grpc", "google.protobuf", "gevent", "asyncio", "prometheus_client", "psutil", "kubernetes", "docker",
+    dear = (*(("tritonclient", "google.protobuf") if protocol == "http" else ()), "grpc", "gevent", "asyncio", "prometheus_client", "psutil", "kubernetes", "docker",
             "rich.live", "rich.progress", "rich._emoji_codes", "http.server")  # fmt: skip
     assert [name for name in dear if name in modules] == []
 

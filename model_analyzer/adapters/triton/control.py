@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from model_analyzer.adapters.triton.launch import accepts, why_closed
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import describe
 from model_analyzer.adapters.triton.shared_memory import forget_leftovers
@@ -45,21 +46,48 @@ class ExplicitControlOff(ModelError):  # noqa: N818 -- a mode, not a fault
 class TritonControl:
     """One server's control plane. Model calls raise ModelError; the others ServerError."""
 
-    def __init__(self, api: WireApi, log: LogFile | None = None) -> None:
-        self._api = api
+    def __init__(self, api: WireApi, log: LogFile | None = None, load: str | None = None) -> None:
+        """load: host:port that requests go to, where that is another one: without it the server is no use."""
+        self.api = api
         self._log = log
+        self._load = load
 
     @classmethod
-    def over(
-        cls, protocol: Protocol, http: str, grpc: str, tls: Tls | None = None, log: LogFile | None = None
-    ) -> TritonControl:
-        """Control over the protocol that the load takes too: the other port may be closed."""
-        return cls(GrpcApi(grpc, tls) if protocol == "grpc" else HttpApi(http, tls), log)
+    def ways(
+        cls,
+        protocol: Protocol,
+        http: str,
+        grpc: str,
+        tls: Tls | None = None,
+        log: LogFile | None = None,
+        *,
+        one_server: bool,
+    ) -> list[TritonControl]:
+        """Ways to control a server, the cheapest first; the last one is by the protocol that the load takes.
+
+        one_server: HTTP is known to reach the server that gRPC reaches. Nothing else may be controlled over it: what
+        listens at the other port may be another server.
+        """
+        if protocol == "http":
+            return [cls(HttpApi(http, tls), log)]
+        over_grpc = cls(GrpcApi(grpc, tls), log)
+        # The load generator speaks gRPC itself: without control over it nothing imports grpc and asyncio.
+        return [cls(HttpApi(http), log, grpc), over_grpc] if one_server and tls is None else [over_grpc]
 
     @property
     def endpoint(self) -> str:
         """host:port."""
-        return self._api.endpoint
+        return self.api.endpoint
+
+    def is_open(self) -> bool:
+        """Whether the server is there, for requests too, and lets itself be controlled this way."""
+        if not accepts(self.endpoint) or (self._load is not None and not accepts(self._load)):
+            return False
+        try:
+            self.api.index()
+        except (Refused, Unreachable):
+            return False
+        return True
 
     def is_live(self) -> bool:
         """Whether the server answers at all."""
@@ -67,22 +95,24 @@ class TritonControl:
 
     def silence(self) -> str | None:
         """None where the server answers and is live, else why not."""
+        if (closed := self._closed()) is not None:
+            return closed
         try:
-            return None if self._api.is_live() else "it answers, but not as a live Triton server"
+            return None if self.api.is_live() else "it answers, but not as a live Triton server"
         except (Refused, Unreachable) as error:
             return str(error)
 
     def is_ready(self) -> bool:
         """Whether the server takes requests; False too where it cannot be reached."""
         try:
-            return self._api.is_ready()
+            return self._closed() is None and self.api.is_ready()
         except (Refused, Unreachable):
             return False
 
     def version(self) -> str:
         """The server's version, such as "2.51.0"."""
         try:
-            return str(self._api.metadata().get("version", ""))
+            return str(self.api.metadata().get("version", ""))
         except (Refused, Unreachable) as error:
             raise ServerError(
                 self.endpoint, f"does not describe itself: {error}", "is that a Triton server?"
@@ -91,14 +121,14 @@ class TritonControl:
     def name(self) -> str:
         """What the server calls itself, `--id`; "" where it does not answer."""
         try:
-            return str(self._api.metadata().get("name", ""))
+            return str(self.api.metadata().get("name", ""))
         except (Refused, Unreachable):
             return ""
 
     def ready_models(self) -> list[str]:
         """Names of the models that are ready, sorted."""
         try:
-            index = self._api.index()
+            index = self.api.index()
         except (Refused, Unreachable) as error:
             raise ServerError(self.endpoint, f"does not list its models: {error}", "see the server's log") from error
         return sorted({item["name"] for item in index if item.get("state") == "READY"})
@@ -111,7 +141,7 @@ class TritonControl:
         mark = self._log.mark() if self._log else 0
         deadline = time.monotonic() + timeout_s
         try:
-            self._api.load(model, config, timeout_s)
+            self.api.load(model, config, timeout_s)
         except Unreachable as error:
             kind = ServerLostError if time.monotonic() < deadline else ModelError
             raise kind(model, f"the server was lost while it loaded the model: {error}", self._see_log()) from error
@@ -121,7 +151,7 @@ class TritonControl:
     def unload(self, model: str, patience_s: float = UNLOAD_TIMEOUT_S) -> None:
         """Unload the model and wait until it is gone, at most so long. Raises ModelError."""
         try:
-            self._api.unload(model, min(patience_s, CALL_TIMEOUT_S))
+            self.api.unload(model, min(patience_s, CALL_TIMEOUT_S))
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"cannot be unloaded: {error}", self._see_log()) from error
         deadline = time.monotonic() + patience_s
@@ -134,14 +164,14 @@ class TritonControl:
     def config(self, model: str) -> dict[str, Any]:
         """The whole config as served."""
         try:
-            return self._api.model_config(model)
+            return self.api.model_config(model)
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"has no config: {error}", self._see_log()) from error
 
     def info(self, model: str) -> ModelInfo:
         """Describe the loaded model."""
         try:
-            versions = self._api.model_metadata(model).get("versions", [])
+            versions = self.api.model_metadata(model).get("versions", [])
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"is not described by the server: {error}", self._see_log()) from error
         return describe(self.config(model), versions[-1] if versions else "")
@@ -149,18 +179,23 @@ class TritonControl:
     def request_count(self, model: str) -> int:
         """Requests that the model has answered or failed so far, all versions."""
         try:
-            stats = [item.get("inference_stats", {}) for item in self._api.statistics(model)]
+            stats = [item.get("inference_stats", {}) for item in self.api.statistics(model)]
         except (Refused, Unreachable) as error:
             raise ModelError(model, f"has no statistics: {error}", self._see_log()) from error
         return sum(int(item.get(kind, {}).get("count", 0)) for item in stats for kind in ("success", "fail"))
 
     def forget_leftovers(self, say: Callable[[str], None], patience_s: float = CALL_TIMEOUT_S) -> None:
         """Make the server forget the shared memory of runs from this host that were killed. Never raises."""
-        forget_leftovers(self._api, say, patience_s)
+        forget_leftovers(self.api, say, patience_s)
+
+    def _closed(self) -> str | None:
+        """None where requests can be sent, else why not; the control's own endpoint tells by its answers."""
+        why = None if self._load is None else why_closed(self._load, CALL_TIMEOUT_S)
+        return None if why is None else f"{self._load}: {why}"
 
     def _state(self, model: str) -> str | None:
         try:
-            states = [item.get("state") for item in self._api.index() if item["name"] == model]
+            states = [item.get("state") for item in self.api.index() if item["name"] == model]
         except (Refused, Unreachable):
             return None
         return "UNLOADING" if "UNLOADING" in states else next(iter(states), None)

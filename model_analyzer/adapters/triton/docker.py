@@ -14,7 +14,7 @@ from typing import IO, Any
 from model_analyzer.adapters.container import in_docker
 from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.docker_engine import connect, pull_if_absent, reason_of
-from model_analyzer.adapters.triton.launch import PORTS, Launch, accepts, arguments, free_ports, merge_flags
+from model_analyzer.adapters.triton.launch import PORTS, Launch, accepts, arguments, free_ports, merge_flags, opens_http
 from model_analyzer.adapters.triton.local import LOOPBACK, describe_gpus
 from model_analyzer.adapters.triton.owned import OwnedServer
 from model_analyzer.core.variant import ServerInfo, ServerSettings
@@ -251,7 +251,14 @@ class DockerServer(OwnedServer):
         for address in addresses(self._container.attrs, flags, self._shares_a_network()):
             if not accepts(address.grpc if self._launch.protocol == "grpc" else address.http):
                 continue
-            control = TritonControl.over(self._launch.protocol, address.http, address.grpc, self._launch.tls, self._log)
+            control = TritonControl.ways(
+                self._launch.protocol,
+                address.http,
+                address.grpc,
+                self._launch.tls,
+                self._log,
+                one_server=opens_http(flags),
+            )[0]
             if control.is_ready() and control.name() == flags["id"]:
                 yield address, control
 

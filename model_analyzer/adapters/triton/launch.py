@@ -59,12 +59,22 @@ def check_repository(repository: Path) -> None:
 
 def accepts(address: str) -> bool:
     """Whether something listens there and can be reached from here."""
+    return why_closed(address, CONNECT_TIMEOUT_S) is None
+
+
+def why_closed(address: str, timeout_s: float) -> str | None:
+    """None where something listens there and can be reached from here, else why not."""
     host, port = address.rsplit(":", 1)
     try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except (OSError, ValueError, OverflowError) as error:  # the latter two: what is no name or port at all
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+def opens_http(flags: Mapping[str, str]) -> bool:
+    """Whether a server of these flags takes every control call over HTTP."""
+    return flags.get("allow-http", "true").lower() in ("true", "1") and "http-restricted-api" not in flags
 
 
 def merge_flags(ours: Mapping[str, str], theirs: Iterable[tuple[str, str]]) -> Flags:

@@ -11,6 +11,7 @@ from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.launch import Launch, accepts, remedy
 from model_analyzer.adapters.triton.log_file import LogFile
 from model_analyzer.adapters.triton.model_config import merge, read_written
+from model_analyzer.adapters.triton.wire_api import WireApi
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError
 
@@ -83,6 +84,11 @@ class OwnedServer(ABC):
     def loaded_models(self) -> Sequence[str]:
         """Names of the models that are ready now."""
         return self._running().ready_models()
+
+    @property
+    def api(self) -> WireApi:
+        """Its control plane. Raises ServerError where it does not run."""
+        return self._running().api
 
     def _base_config(self, control: TritonControl, model: str) -> dict[str, Any]:
         """The model's own config, read once: completed by Triton from a plain load.

@@ -10,7 +10,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
-from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, another_endpoint
+from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, WireApi, another_endpoint
 from model_analyzer.adapters.web import WebError, read_text
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
@@ -25,11 +25,15 @@ NOT_READY_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class RemoteEndpoints:
-    """Where the server answers: host:port, host:port, URL."""
+    """Where the server answers: host:port, host:port, URL.
+
+    one_server: http and grpc are known to be of one server; otherwise only that of the load is used.
+    """
 
     http: str
     grpc: str
     metrics_url: str
+    one_server: bool = False
 
 
 @dataclass(slots=True)
@@ -70,7 +74,9 @@ class RemoteServer:
         remember: Callable[[str, Before], None] = lambda _model, _before: None,
     ) -> None:
         self._endpoints, self._protocol = endpoints, protocol
-        self._control = TritonControl.over(protocol, endpoints.http, endpoints.grpc, tls)
+        http, grpc, one_server = endpoints.http, endpoints.grpc, endpoints.one_server
+        self._ways = TritonControl.ways(protocol, http, grpc, tls, one_server=one_server)
+        self._control = self._ways[-1]
         self._max_retries = max_retries
         self._touch_models_in_use = touch_models_in_use
         self._reload = not reload_model_disable
@@ -126,6 +132,11 @@ class RemoteServer:
         silence = self._control.silence() and self._control.silence()  # one slow answer is no death
         return f"the server at {self._control.endpoint} does not answer: {silence}" if silence else None
 
+    @property
+    def api(self) -> WireApi:
+        """Its control plane."""
+        return self._control.api
+
     def loaded_models(self) -> Sequence[str]:
         """Names of the models that are ready now. Raises ServerError."""
         return self._control.ready_models()
@@ -135,6 +146,8 @@ class RemoteServer:
         for attempt in range(tries):
             if attempt:
                 time.sleep(RETRY_S)
+            # Where the cheap way is closed, all goes the load's, and its error is told.
+            self._control = next((way for way in self._ways[:-1] if way.is_open()), self._ways[-1])
             if self._control.is_ready():
                 self._was_ready = True
                 return

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
 from model_analyzer.adapters.triton.messages import service_pb2
 from model_analyzer.adapters.triton.shared_memory import Layout, Place, Places, Region, register, unregister
-from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi
-from model_analyzer.core.load import Call, EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory, Tls
+from model_analyzer.adapters.triton.wire_api import WireApi
+from model_analyzer.core.load import Call, EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
 
@@ -32,12 +32,15 @@ RECORDED_BYTES = 512 << 20
 
 
 class TritonEncoder:
-    """A ports.Encoder. tls: of the connection to the server, by model. say: receives a line for people."""
+    """A ports.Encoder.
+
+    control: of the server, which is told of shared memory; None: there is none to be told. say: receives a line for people.
+    """
 
     def __init__(
-        self, tls: Mapping[str, Tls | None] | None = None, say: Callable[[str], None] = lambda _line: None
+        self, control: Callable[[], WireApi] | None = None, say: Callable[[str], None] = lambda _line: None
     ) -> None:
-        self._tls = tls or {}
+        self._control = control
         self._say = say
         self._shared: list[tuple[Region, WireApi]] = []
 
@@ -83,6 +86,7 @@ class TritonEncoder:
     ) -> tuple[EncodedRequest, ...]:
         """Requests whose tensors lie in one new region that the server knows, each in places of its own."""
         assert source.shared_memory is not None
+        assert self._control is not None
         layout = Layout()
         outputs = {output.name: _room(output, batch_size, source.shared_memory) for output in model.outputs}
         planned = []
@@ -93,7 +97,7 @@ class TritonEncoder:
             if layout.size >= _most_bytes(source):
                 break
         region = Region(layout.size)
-        api: WireApi = (GrpcApi if protocol == "grpc" else HttpApi)(address, self._tls.get(model.name))
+        api = self._control()
         self._shared.append((region, api))
         for _, content, inputs, _ in planned:
             for name, place in inputs.items():

@@ -209,7 +209,8 @@ class TestContainer:
         assert {binding["HostIp"] for bindings in published.values() for binding in bindings} == {"127.0.0.1"}
 
     def test_it_sees_the_hosts_shared_memory_where_tensors_lie_there(self, make_server, engine, tmp_path):
-        server, encoder = make_server(host_ipc=True, shm_size="256M"), TritonEncoder()
+        server = make_server(host_ipc=True, shm_size="256M")
+        encoder = TritonEncoder(lambda: server.api)
         info = server.start(NO_SETTINGS)
         assert containers(engine, tmp_path / "export")[0].attrs["HostConfig"]["IpcMode"] == "host"
         source = InputSource(shared_memory=SharedMemory())

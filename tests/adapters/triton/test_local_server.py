@@ -21,6 +21,7 @@ from model_analyzer.adapters.triton import embedded
 from model_analyzer.adapters.triton.embedded import find_embedded
 from model_analyzer.adapters.triton.launch import Launch
 from model_analyzer.adapters.triton.local import LocalServer, describe_gpus, find_local
+from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi
 from model_analyzer.core.variant import ServerSettings, Variant
 from model_analyzer.errors import ModelError, ServerError, SpecError
 
@@ -269,9 +270,13 @@ class TestStart:
         with pytest.raises(ServerError, match="is not ready after 0 s"):
             make_server(ready_timeout_s=0).start(NO_SETTINGS)
 
-    def test_control_over_grpc_does_the_same(self, make_server):
+    @pytest.mark.parametrize(
+        ("flags", "control"), [((), HttpApi), ((("allow-http", "false"),), GrpcApi)], ids=["http", "grpc"]
+    )
+    def test_control_goes_over_http_unless_that_is_off_and_does_the_same(self, make_server, flags, control):
         server = make_server(protocol="grpc")
-        server.start(NO_SETTINGS)
+        server.start(ServerSettings(flags))
+        assert type(server.api) is control
         info = server.load(variant("add_sub"))
         assert (info.max_batch_size, info.instance_group, info.inputs[0].shape) == (64, "1:CPU", (16,))
         assert server.loaded_models() == ["add_sub"]

@@ -217,6 +217,41 @@ class TestReaching:
         with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers over grpc after 1 try: .*refused"):
             server.start(NO_SETTINGS)
 
+    def test_a_closed_grpc_port_is_told_whatever_http_answers(self, embedded_server):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            nobody = f"127.0.0.1:{probe.getsockname()[1]}"
+        http = embedded_server.info.http_endpoint
+        server = RemoteServer(RemoteEndpoints(http, nobody, "", one_server=True), max_retries=1)
+        with pytest.raises(ServerError, match=f"{nobody}: no Triton server answers over grpc after 1 try: .*refused"):
+            server.start(NO_SETTINGS)
+
+    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.parametrize("http_open", [True, False])
+    def test_control_goes_over_http_where_that_is_the_same_servers_and_open(self, somebody, http_open):
+        info, http = somebody.info, somebody.info.http_endpoint
+        if not http_open:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                http = f"127.0.0.1:{probe.getsockname()[1]}"
+        endpoints = RemoteEndpoints(http, info.grpc_endpoint, info.metrics_url, one_server=True)
+        server = RemoteServer(endpoints)
+        server.start(NO_SETTINGS)
+        assert server.api.endpoint == (http if http_open else info.grpc_endpoint)
+        assert server.load(variant("add_sub", max_batch_size=8)).max_batch_size == 8
+        server.stop()
+        assert somebody.ready() == []
+
+    @pytest.mark.usefixtures("impatient")
+    def test_http_that_nobody_named_is_not_touched(self, somebody):
+        with socket.create_server(("127.0.0.1", 0)) as another:
+            http = f"127.0.0.1:{another.getsockname()[1]}"
+            server = RemoteServer(RemoteEndpoints(http, somebody.info.grpc_endpoint, somebody.info.metrics_url))
+            server.start(NO_SETTINGS)
+            server.load(variant("add_sub"))
+            server.stop()
+            another.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                another.accept()
+
     def test_tls_against_a_plain_port_is_an_error_and_no_hang(self, embedded_server):
         info = embedded_server.info
         endpoints = RemoteEndpoints(info.http_endpoint, info.grpc_endpoint, info.metrics_url)

@@ -151,7 +151,8 @@ def test_a_decoupled_model_is_refused_before_anything_is_made() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_is_gone_is_an_error_of_the_server(protocol: Protocol) -> None:
     model = ModelInfo("m", "1", 1, (TensorInfo("INPUT", "FP32", (1,)),), (), "1:CPU")
-    before, encoder = ours(), TritonEncoder()
+    before = ours()
+    encoder = TritonEncoder(lambda: HttpApi("127.0.0.1:1") if protocol == "http" else GrpcApi("127.0.0.1:1"))
     with pytest.raises(ServerError, match="does not answer"):
         encoder.encode(model, 1, SHARED, protocol, "127.0.0.1:1")
     encoder.release()
@@ -171,7 +172,8 @@ def encoded(
     embedded_server: Any, name: str, batch_size: int, protocol: Protocol, source: InputSource = SHARED
 ) -> Iterator[tuple[ModelInfo, RequestSet, Region]]:
     """Requests whose tensors lie in shared memory; released afterwards."""
-    variant, encoder = Variant(name, f"{name}_config_default"), TritonEncoder()
+    variant, api = Variant(name, f"{name}_config_default"), api_of(embedded_server, protocol)
+    encoder = TritonEncoder(lambda: api)
     model = embedded_server.server.load(variant)
     try:
         info = embedded_server.info
