@@ -10,7 +10,7 @@ from typing import Any
 
 from model_analyzer.adapters.triton.control import UNLOAD_TIMEOUT_S, ExplicitControlOff, TritonControl
 from model_analyzer.adapters.triton.model_config import merge
-from model_analyzer.adapters.triton.wire_api import LOAD_TIMEOUT_S, WireApi, another_endpoint
+from model_analyzer.adapters.triton.wire_api import WireApi, another_endpoint
 from model_analyzer.adapters.web import WebError, read_text
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo, ServerInfo, ServerSettings, Variant
@@ -19,6 +19,10 @@ from model_analyzer.errors import ExportPathError, ModelError, ServerError
 # How long a model is watched before it is called idle.
 LOOK_S = 1.0
 RETRY_S = 1.0
+# A Kubernetes Service sends nothing to a pod that is not ready, and Triton says that it is not while it loads a model: after
+# a load that takes longer than the pod's probes have patience, new connections are refused until a probe has seen it ready again.
+# So long: three times the default period of a probe.
+LET_THROUGH_S = 30.0
 # A server that answers and is not ready may be about to be; one with a model that failed to load never is.
 NOT_READY_TRIES = 3
 
@@ -187,13 +191,13 @@ class RemoteServer:
         self._remember(model, before)
         try:
             if before.base is None:
-                self._control.load(model)
+                self._ask_to_load(model)
                 before.base = self._control.config(model)
                 if not overrides:
                     return
                 # A plain load would keep these overrides: who cleans up after us needs the config without them.
                 self._remember(model, before)
-            self._control.load(model, merge(before.base, overrides))
+            self._ask_to_load(model, merge(before.base, overrides))
         except ExplicitControlOff:
             before.changed = changed
             self._remember(model, before)
@@ -202,6 +206,17 @@ class RemoteServer:
             self._restore_or_say(model)
             self._say_if_no_longer_ready(model)
             raise
+
+    def _ask_to_load(self, model: str, config: dict[str, Any] | None = None) -> None:
+        """Have it loaded, and wait until the server is let through to us again. Raises ModelError where it cannot be loaded."""
+        self._control.load(model, config)
+        until = time.monotonic() + LET_THROUGH_S
+        told = False
+        while (silence := self._control.silence()) is not None and time.monotonic() < until:
+            if not told:
+                self._say(f"{model} is loaded, and {self._control.endpoint} does not answer: {silence}; waiting for it")
+                told = True
+            time.sleep(RETRY_S)
 
     def _say_if_no_longer_ready(self, model: str) -> None:
         """Triton's strict readiness remembers a failed load even after an unload (seen with 2.51)."""
@@ -218,9 +233,11 @@ class RemoteServer:
             return
         if before.config is None:
             self._control.unload(model, self.grace_s)
+        elif self._hurried():
+            # Triton is left to load it alone: it goes on when we have hung up.
+            self._control.load(model, before.config, self.grace_s)
         else:
-            # In a hurry Triton is left to load it alone: it goes on when we have hung up.
-            self._control.load(model, before.config, self.grace_s if self._hurried() else LOAD_TIMEOUT_S)
+            self._ask_to_load(model, before.config)
         before.changed = False
         self._remember(model, before)
 

@@ -1,6 +1,7 @@
 """A server that is not ours, for real: used with care, left as it was found."""
 
 import json
+import select
 import socket
 import time
 from pathlib import Path
@@ -323,6 +324,64 @@ class TestReaching:
         server.stop()
         assert server.loaded_models() == []
         theirs.stop()
+
+
+class Service:
+    """Passes connections on to a server as a Kubernetes Service does: once a load is under way new ones are refused, until
+    the readiness probe of the pod has passed again, `away_s` after the load."""
+
+    def __init__(self, target: str, away_s: float) -> None:
+        host, port = target.rsplit(":", 1)
+        self._target, self._away_s = (host, int(port)), away_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        self.endpoint = f"127.0.0.1:{self._port}"
+        self.loads = 0
+        Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            with client, socket.create_connection(self._target) as server:
+                request = client.recv(1 << 20)
+                loads = b"/load HTTP" in request
+                if loads:
+                    self._listener.close()
+                server.sendall(request)
+                # Until the client has had its answer and closes.
+                while client not in select.select([client, server], [], [])[0] and (answer := server.recv(1 << 20)):
+                    client.sendall(answer)
+            if loads:
+                self.loads += 1
+                time.sleep(self._away_s)
+                self._listener = socket.create_server(("127.0.0.1", self._port))
+
+
+def behind(service: Service, info: ServerInfo, said: list[str]) -> RemoteServer:
+    return RemoteServer(
+        RemoteEndpoints(service.endpoint, info.grpc_endpoint, info.metrics_url), protocol="http", say=said.append
+    )
+
+
+def test_a_service_that_lets_nothing_through_after_a_load_is_waited_for(embedded_server, somebody, impatient) -> None:
+    service, said = Service(embedded_server.info.http_endpoint, away_s=0.5), []
+    server = behind(service, embedded_server.info, said)
+    server.start(NO_SETTINGS)
+    info = server.load(variant("identity", max_batch_size=2))
+    assert (info.name, info.max_batch_size, service.loads) == ("identity", 2, 2)
+    assert [line for line in said if line.startswith("identity is loaded, and ") and "connection refused" in line]
+    server.stop()
+
+
+def test_a_service_that_stays_closed_after_a_load_is_not_waited_for_without_end(
+    embedded_server, somebody, impatient, monkeypatch
+) -> None:
+    monkeypatch.setattr("model_analyzer.adapters.triton.remote.LET_THROUGH_S", 0.3)
+    service = Service(embedded_server.info.http_endpoint, away_s=600)
+    server = behind(service, embedded_server.info, [])
+    server.start(NO_SETTINGS)
+    with pytest.raises(ModelError, match="connection refused"):
+        server.load(variant("identity"))
 
 
 def wait_for_none_ready(somebody: Somebody) -> None:
