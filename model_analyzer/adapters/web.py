@@ -9,13 +9,18 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from time import monotonic
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 from weakref import finalize
 
+from model_analyzer.core.wording import printable
+
 _CHUNK = 1 << 16
+_SHOWN = 180  # characters of what a server or a library said
 # What has a meaning in a path and query stays as it is.
 _MEANING = "%/:=&?~#+!$,;'@()*[]"
 
@@ -75,18 +80,8 @@ class Site:
         """target: path and query. read_s: for each read; whole_s: for all of the body. Raises WebError."""
         deadline = monotonic() + whole_s
         connection, reply = self._asked(method, target, body, read_s)
-        try:
+        with _told(connection, f"no whole answer within {min(read_s, whole_s):g} s"):
             data = _body(reply, deadline, most_bytes)
-        except TimeoutError:
-            connection.close()
-            raise NoAnswer(f"no whole answer within {min(read_s, whole_s):g} s") from None
-        except (OSError, HTTPException) as error:
-            connection.close()
-            raise _broke(error) from error
-        except WebError:
-            # With an unread rest it cannot be used again.
-            connection.close()
-            raise
         if self._keep and not reply.will_close:
             self._idle.append(connection)
         else:
@@ -137,16 +132,24 @@ class Site:
     def _sent(
         self, connection: HTTPConnection, method: str, target: str, body: bytes | None, read_s: float
     ) -> HTTPResponse:
-        try:
+        with _told(connection, f"no answer within {read_s:g} s"):
             connection.sock.settimeout(read_s)
             connection.request(method, quote(target, safe=_MEANING), body, self._headers)
             return connection.getresponse()
-        except TimeoutError:
-            connection.close()
-            raise NoAnswer(f"no answer within {read_s:g} s") from None
-        except (OSError, HTTPException) as error:
-            connection.close()
-            raise _broke(error) from error
+
+
+@contextmanager
+def _told(connection: HTTPConnection, silent: str) -> Iterator[None]:
+    """Whatever goes wrong on the connection is a WebError, and closes it: with an unread rest it cannot be used again."""
+    try:
+        yield
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, TimeoutError):
+            raise NoAnswer(silent) from None
+        if isinstance(error, (OSError, HTTPException)):
+            raise WebError(f"connection broke: {_text(error)}") from error
+        raise
 
 
 def shown(url: str) -> str:
@@ -173,7 +176,7 @@ def read_text(url: str, timeout_s: float) -> str:
 def _body(reply: HTTPResponse, deadline: float, most_bytes: float) -> bytes:
     """All of it. A read timeout is for one recv only: a source that drips would be waited for without end."""
     if encoding := reply.getheader("Content-Encoding"):
-        raise WebError(f"the answer is encoded ({_plain(encoding)}), which was not asked for")
+        raise WebError(f"the answer is encoded ({printable(encoding)[:_SHOWN]}), which was not asked for")
     body = bytearray()
     while chunk := reply.read1(_CHUNK):
         body += chunk
@@ -189,14 +192,6 @@ def _body(reply: HTTPResponse, deadline: float, most_bytes: float) -> bytes:
     return bytes(body)
 
 
-def _broke(error: Exception) -> WebError:
-    return WebError(f"connection broke: {_text(error)}")
-
-
 def _text(error: Exception) -> str:
     """One printable line: what a broken server says is part of some."""
-    return _plain(str(error) or type(error).__name__)
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:180]
+    return printable(str(error) or type(error).__name__)[:_SHOWN]

@@ -21,3 +21,8 @@ def told_together(empty: Iterable[tuple[str, str]]) -> dict[str, str]:
     for header, why in empty:
         headers.setdefault(why, []).append(header)
     return {why: f"{', '.join(names)}: {why}" for why, names in headers.items()}
+
+
+def printable(text: str) -> str:
+    """What somebody else said, as one line without control characters."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())

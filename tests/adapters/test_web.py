@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from base64 import b64encode
@@ -42,10 +43,13 @@ def saying(
 
 
 def _request(connection: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
-        data += more
-    return data
+    """All of it: a connection that is closed with an unread rest is reset, which is another thing than closed."""
+    with connection.makefile("rb") as lines:
+        head = b""
+        while (line := lines.readline()).strip():
+            head += line
+        length = re.search(rb"Content-Length: (\d+)", head)
+        return head + lines.read(int(length[1]) if length else 0)
 
 
 def get(site: Site, target: str = "/", read_s: float = PATIENCE_S) -> bytes:

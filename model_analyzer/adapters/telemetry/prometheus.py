@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from model_analyzer.adapters.web import Site, WebError, shown
 from model_analyzer.core.telemetry import Page
+from model_analyzer.core.wording import printable
 
 # READ_S is for the whole page, headers to last byte.
 CONNECT_S, READ_S = 1.0, 2.0
@@ -179,7 +180,7 @@ def _rows(lines: Iterable[str]) -> Iterator[Row]:
 
 def _shown(text: str, most: int) -> str:
     """What a source said, fit for one line of a table."""
-    plain = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    plain = printable(text)
     return plain if len(plain) <= most else f"{plain[:most]}..."
 
 

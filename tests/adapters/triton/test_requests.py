@@ -166,10 +166,10 @@ def parsed(body: bytes, json_size: int) -> tuple[Any, bytes]:
     return json.loads(body[:json_size]), body[json_size:]
 
 
-def of_tritonclient(model: ModelInfo, values: dict[str, Any], places: Places | None = None) -> tuple[Any, bytes]:
-    """What `parsed` finds in the body that tritonclient.http makes."""
-    import tritonclient.http as client
-
+def tensors_of(
+    client: Any, model: ModelInfo, values: dict[str, Any], places: Places | None
+) -> tuple[list[Any], list[Any]]:
+    """Inputs and requested outputs as one of tritonclient's halves has them."""
     inputs, outputs = [], []
     for info in model.inputs:
         value = requests._as_sent(info, values[info.name])
@@ -182,6 +182,14 @@ def of_tritonclient(model: ModelInfo, values: dict[str, Any], places: Places | N
     for name, place in places.outputs.items() if places is not None else ():
         outputs.append(client.InferRequestedOutput(name))
         outputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    return inputs, outputs
+
+
+def of_tritonclient(model: ModelInfo, values: dict[str, Any], places: Places | None = None) -> tuple[Any, bytes]:
+    """What `parsed` finds in the body that tritonclient.http makes."""
+    import tritonclient.http as client
+
+    inputs, outputs = tensors_of(client, model, values, places)
     body, json_size = client.InferenceServerClient.generate_request_body(inputs, outputs=outputs or None)
     return parsed(body, len(body) if json_size is None else json_size)
 
@@ -208,18 +216,7 @@ def of_tritonclients_grpc(model: ModelInfo, values: dict[str, Any], places: Plac
     import tritonclient.grpc as client
     from tritonclient.grpc._utils import _get_inference_request
 
-    inputs, outputs = [], []
-    for info in model.inputs:
-        value = requests._as_sent(info, values[info.name])
-        inputs.append(client.InferInput(info.name, list(value.shape), info.datatype))
-        if places is None:
-            inputs[-1].set_data_from_numpy(value)
-        else:
-            place = places.inputs[info.name]
-            inputs[-1].set_shared_memory(places.region, place.size, place.offset)
-    for name, place in places.outputs.items() if places is not None else ():
-        outputs.append(client.InferRequestedOutput(name))
-        outputs[-1].set_shared_memory(places.region, place.size, place.offset)
+    inputs, outputs = tensors_of(client, model, values, places)
     request = _get_inference_request(model.name, inputs, "", "", outputs, 0, False, False, 0, None, None)
     made: bytes = request.SerializeToString(deterministic=True)
     return made
