@@ -342,15 +342,15 @@ class Service:
     def _serve(self) -> None:
         while True:
             client, _ = self._listener.accept()
+            loads = False
             with client, socket.create_connection(self._target) as server:
-                request = client.recv(1 << 20)
-                loads = b"/load HTTP" in request
-                if loads:
-                    self._listener.close()
-                server.sendall(request)
-                # Until the client has had its answer and closes.
-                while client not in select.select([client, server], [], [])[0] and (answer := server.recv(1 << 20)):
-                    client.sendall(answer)
+                other = {client: server, server: client}
+                # Until either side closes: the client once it has had its answer. A request may come in several pieces.
+                while data := (source := select.select([client, server], [], [])[0][0]).recv(1 << 20):
+                    if source is client and b"/load HTTP" in data:
+                        loads = True
+                        self._listener.close()
+                    other[source].sendall(data)
             if loads:
                 self.loads += 1
                 time.sleep(self._away_s)
