@@ -7,6 +7,7 @@ thread: no scraping, no load generator). Both take time themselves: read shares,
 
 from __future__ import annotations
 
+import compileall
 import cProfile
 import io
 import os
@@ -26,6 +27,7 @@ from model_analyzer.core.variant import ServerInfo
 
 MODEL, SECONDS = "add_sub", 8.0
 LIBRARIES, FUNCTIONS = 15, 25
+ROOT = Path(__file__).parent.parent
 # `import time:  self us | cumulative us | name, indented`.
 IMPORTED = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", re.MULTILINE)
 
@@ -94,6 +96,8 @@ def main() -> None:
     from loadgen_cost import serving
 
     print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} CPUs", file=sys.stderr)
+    # As an installation has it: a checkout may have no bytecode, or an older one.
+    compileall.compile_dir(ROOT / "model_analyzer", quiet=1)
     protocols: tuple[Protocol, ...] = ("http", "grpc")
     with serving() as (info, _), tempfile.TemporaryDirectory() as folder:
         for protocol in protocols:

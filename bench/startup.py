@@ -12,36 +12,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 LIMIT_S = 0.3  # for --help
 PLAN_LIMIT_S = 1.0
 BATCHES = ",".join(str(2**n) for n in range(10))
 LOADS = ",".join(map(str, range(1, 101)))
-CALL = "from model_analyzer.cli.main import main; main({!r})"
+COMMAND = ["-m", "model_analyzer"]
+# What python is called with. A command is called as its users call it: how it sets itself up and ends is a part of it.
 CASES = {
-    "python, nothing": "pass",
-    "model-analyzer --help": CALL.format(["--help"]),
-    "model-analyzer --version": CALL.format(["--version"]),
-    "model-analyzer plan": CALL.format(["plan", "-n", "a", "-m", "/models", "-b", "1,4", "-c", "1,4"]),
-    "model-analyzer plan, 1,000 phases": CALL.format(["plan", "-n", "a", "-m", "/models", "-b", BATCHES, "-c", LOADS]),
-    "import model_analyzer.core.spec": "import model_analyzer.core.spec",
-    "import model_analyzer.wire": "import model_analyzer.wire",
-    "import pydantic": "import pydantic",
-    "import numpy": "import numpy",
-    "import yaml": "import yaml",
-    "import rich.console": "import rich.console",
-    "import tritonclient.http": "import tritonclient.http",
-    "import tritonclient.grpc": "import tritonclient.grpc",
-    "import kubernetes": "import kubernetes",
+    "python, nothing": ["-c", "pass"],
+    "model-analyzer --help": [*COMMAND, "--help"],
+    "model-analyzer --version": [*COMMAND, "--version"],
+    "model-analyzer plan": [*COMMAND, "plan", "-n", "a", "-m", "/models", "-b", "1,4", "-c", "1,4"],
+    "model-analyzer plan, 1,000 phases": [*COMMAND, "plan", "-n", "a", "-m", "/models", "-b", BATCHES, "-c", LOADS],
+    "import model_analyzer.core.spec": ["-c", "import model_analyzer.core.spec"],
+    "import model_analyzer.wire": ["-c", "import model_analyzer.wire"],
+    "import pydantic": ["-c", "import pydantic"],
+    "import numpy": ["-c", "import numpy"],
+    "import yaml": ["-c", "import yaml"],
+    "import rich.console": ["-c", "import rich.console"],
+    "import tritonclient.http": ["-c", "import tritonclient.http"],
+    "import tritonclient.grpc": ["-c", "import tritonclient.grpc"],
+    "import kubernetes": ["-c", "import kubernetes"],
 }
 
 
-def seconds(code: str) -> float:
+def seconds(arguments: Sequence[str]) -> float:
     """One run in a fresh interpreter, from its start to its end. Raises CalledProcessError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=folder)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=folder)
         return time.perf_counter() - begin
 
 
@@ -71,11 +73,11 @@ def main() -> None:
     runs = arguments.runs
     best = {}
     print(f"{'':34}{'best':>8}{'median':>8}  (s, {runs} runs)")
-    for name, code in CASES.items():
+    for name, called in CASES.items():
         if arguments.only not in name:
             continue
         try:
-            times = [seconds(code) for _ in range(runs + 1)][1:]  # the first one compiles and fills the cache
+            times = [seconds(called) for _ in range(runs + 1)][1:]  # the first one compiles and fills the cache
         except subprocess.CalledProcessError as error:
             print(f"{name:34}  failed: {error.stderr.decode().strip().splitlines()[-1]}")
             continue
