@@ -9,10 +9,11 @@ for each pod, and newer exporters show some fields of that pod's processes there
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
+from typing import NamedTuple
 
-from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
+from model_analyzer.adapters.telemetry.prometheus import Head, PageSampler, Row
 from model_analyzer.core.metric import MIB
 from model_analyzer.core.telemetry import Gpu, GpuUser, Page, Series
 
@@ -62,6 +63,8 @@ INT32_BLANKS = range(0x7FFFFFF0, 0x7FFFFFFF + 1)
 INT64_BLANK = 0x7FFFFFFFFFFFFFF0
 FP64_BLANK = 140737488355328.0
 FP64_BLANKS = frozenset(FP64_BLANK + n for n in range(4))
+# No blank is below it.
+LEAST_BLANK = INT32_BLANKS.start
 
 
 class DcgmSampler(PageSampler):
@@ -79,20 +82,17 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str, pod: str = "", names
     values: dict[Series, float] = {}
     ours: set[Series] = set()
     gpus: dict[str, Gpu] = {}
-    for row in rows:
-        uuid = row.labels.get("UUID")
-        if not uuid:
+    for head, written in rows:
+        about = _about(head)
+        if about is None:
             continue  # an NVSwitch, a link, a CPU
-        instance = row.labels.get("GPU_I_ID")
-        key = f"{uuid}/{instance}" if instance else uuid
-        user = _user(row)
-        before = gpus.get(key)
+        series, user, factor = about
+        before = gpus.get(series.subject)
         if before is None or not before.model or (user is not None and user not in before.users):
-            gpus[key] = _gpu(row, user, before)
-        if is_blank(row.value):
+            gpus[series.subject] = _gpu(head.labels, user, before)
+        if written >= LEAST_BLANK and is_blank(written):
             continue
-        name, value = _in_our_units(row.name, row.value)
-        series = _series(name, key)
+        value = written * (_ratio_factor(written) if factor is None else factor)
         is_ours = user is not None and (user.pod, user.namespace) == (pod, namespace)
         if series not in values or is_ours > (series in ours):
             values[series] = value
@@ -104,19 +104,30 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str, pod: str = "", names
     return Page("dcgm", origin, time_ns, values, gpus, hash(frozenset(values.items())), problem)
 
 
-@lru_cache(maxsize=10_000)
-def _series(name: str, key: str) -> Series:
-    """One object for all pages: hundreds of pages are kept, with hundreds of values each."""
-    return Series(name, key)
+class _About(NamedTuple):
+    """What a row's name and labels say. factor: to our units; None: the value decides."""
+
+    series: Series
+    user: GpuUser | None
+    factor: float | None
 
 
-def _in_our_units(name: str, value: float) -> tuple[str, float]:
-    known = BASE_UNITS.get(name)
-    if known is None:
-        return name, value * UNITS.get(name, 1.0)
-    # DCGM 4.6 called the percentage (field 203) GPU_UTIL_RATIO; no ratio is above 1.
-    percentage = known == "DCGM_FI_DEV_GPU_UTIL" and value > 1
-    return known, value * 0.01 if percentage else float(value)
+@lru_cache(maxsize=20_000)
+def _about(head: Head) -> _About | None:
+    """None: it is no GPU's. Found out once for all pages of a source: its heads are the same objects in each."""
+    uuid = head.labels.get("UUID")
+    if not uuid:
+        return None
+    instance = head.labels.get("GPU_I_ID")
+    known = BASE_UNITS.get(head.name)
+    series = Series(known or head.name, f"{uuid}/{instance}" if instance else uuid)
+    factor = UNITS.get(head.name, 1.0) if known is None else None if known == "DCGM_FI_DEV_GPU_UTIL" else 1.0
+    return _About(series, _user(head.labels), factor)
+
+
+def _ratio_factor(value: float) -> float:
+    """DCGM 4.6 called the percentage (field 203) GPU_UTIL_RATIO; no ratio is above 1."""
+    return 0.01 if value > 1 else 1.0
 
 
 def is_blank(value: float) -> bool:
@@ -124,19 +135,19 @@ def is_blank(value: float) -> bool:
     return value >= INT64_BLANK or value in INT32_BLANKS or value in FP64_BLANKS
 
 
-def _user(row: Row) -> GpuUser | None:
+def _user(labels: Mapping[str, str]) -> GpuUser | None:
     for names in POD_LABELS:
-        if row.labels.get(names[0]):
-            pod, namespace, container = (row.labels.get(name, "") for name in names)
+        if labels.get(names[0]):
+            pod, namespace, container = (labels.get(name, "") for name in names)
             return GpuUser(pod, namespace, container)
     return None
 
 
-def _gpu(row: Row, user: GpuUser | None, before: Gpu | None) -> Gpu:
+def _gpu(labels: Mapping[str, str], user: GpuUser | None, before: Gpu | None) -> Gpu:
     """What the rows up to this one say of a GPU."""
-    profile = row.labels.get("GPU_I_PROFILE", "")
-    model = row.labels.get("modelName", "")
+    profile = labels.get("GPU_I_PROFILE", "")
+    model = labels.get("modelName", "")
     users = before.users if before else ()
     if user is not None and user not in users:
         users = (*users, user)
-    return Gpu(f"{model} MIG {profile}" if profile else model, row.labels.get("gpu", ""), users)
+    return Gpu(f"{model} MIG {profile}" if profile else model, labels.get("gpu", ""), users)

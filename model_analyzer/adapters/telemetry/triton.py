@@ -6,8 +6,9 @@ Metric names and units: Triton's docs/user_guide/metrics.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-from model_analyzer.adapters.telemetry.prometheus import PageSampler, Row
+from model_analyzer.adapters.telemetry.prometheus import Head, PageSampler, Row
 from model_analyzer.core.telemetry import Gpu, Page, Series
 
 PREFIX = "nv_"
@@ -39,14 +40,13 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
     """
     values: dict[Series, float] = {}
     gpus: dict[str, Gpu] = {}
-    for row in rows:
-        if any(label in row.labels for label in _PART_LABELS):
+    for head, value in rows:
+        series, is_gpu = _about(head)
+        if series is None:
             continue
-        model, gpu = row.labels.get("model"), row.labels.get("gpu_uuid")
-        if model is None and gpu is not None:
-            gpus[gpu] = Gpu()
-        series = Series(row.name, model or gpu or "")
-        values[series] = values.get(series, 0.0) + row.value
+        if is_gpu:
+            gpus[series.subject] = Gpu()
+        values[series] = values.get(series, 0.0) + value
     for subject in ("", *gpus):
         for names in _UNKNOWN_AT_ZERO:
             if values.get(Series(names[0], subject)) == 0:
@@ -61,3 +61,12 @@ def page_of(rows: Iterable[Row], time_ns: int, origin: str) -> Page:
     refreshed = hash(frozenset((s, v) for s, v in values.items() if s.name.startswith(_REFRESHED)))
     problem = None if values else f"{origin}: the page has no nv_* rows"
     return Page("triton", origin, time_ns, values, gpus, refreshed, problem)
+
+
+@lru_cache(maxsize=20_000)
+def _about(head: Head) -> tuple[Series | None, bool]:
+    """What a row's name and labels say: its series (None: it is a part of one), and whether that is a GPU's."""
+    if any(label in head.labels for label in _PART_LABELS):
+        return None, False
+    model, gpu = head.labels.get("model"), head.labels.get("gpu_uuid")
+    return Series(head.name, model or gpu or ""), model is None and gpu is not None

@@ -6,7 +6,7 @@ import pytest
 from telemetry_pages import Replay, page, row
 
 from model_analyzer.adapters.telemetry.dcgm import DcgmSampler, is_blank, page_of
-from model_analyzer.adapters.telemetry.prometheus import Row
+from model_analyzer.adapters.telemetry.prometheus import Head
 from model_analyzer.core.telemetry import Gpu, GpuUser, Page, Series, cadence_s, summarise
 
 MIB = 2**20
@@ -257,5 +257,5 @@ def test_a_broken_line_of_another_metric_is_nothing_to_us(replay: Replay) -> Non
 def test_a_percentage_under_the_name_of_a_ratio_is_seen() -> None:
     # DCGM 4.6: field 203, GPU utilization in percent, is called DCGM_FI_DEV_GPU_UTIL_RATIO in its dcgm_fields.py.
     for value, ratio in ((0.37, 0.37), (37, 0.37), (1.0, 1.0), (0, 0.0)):
-        found = page_of([Row("DCGM_FI_DEV_GPU_UTIL_RATIO", {"UUID": "GPU-a"}, value)], 0, "one").values
+        found = page_of([(Head("DCGM_FI_DEV_GPU_UTIL_RATIO", {"UUID": "GPU-a"}), value)], 0, "one").values
         assert found == {Series("DCGM_FI_DEV_GPU_UTIL", "GPU-a"): pytest.approx(ratio)}
