@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from model_analyzer.adapters.telemetry import host
-from model_analyzer.adapters.telemetry.host import AVAILABLE, CPU, MEMORY, HostSampler
+from model_analyzer.adapters.telemetry.host import AVAILABLE, CPU, MEMORY, HostSampler, State
 
 MB = 1_000_000
 
@@ -73,15 +74,15 @@ def test_memory_that_the_server_takes_later_is_seen() -> None:
 def test_pages_are_not_counted_anew_while_what_is_resident_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    class Still(Reported):
-        def memory_full_info(self) -> SimpleNamespace:
-            asked.append(self.pid)
-            return super().memory_full_info()
+    def counted(process: psutil.Process) -> SimpleNamespace:
+        asked.append(process.pid)
+        return SimpleNamespace(uss=7)
 
-    monkeypatch.setattr(HostSampler, "_tree", lambda _: [Still(1, 0.0)])
-    sampler = HostSampler([1])
-    assert [sampler.sample().values[MEMORY] for _ in range(5)] == [0.0] * 5
-    assert asked == [1]
+    monkeypatch.setattr(psutil.Process, "memory_full_info", counted)
+    monkeypatch.setattr(HostSampler, "_tree", lambda *_: {os.getpid(): State(0.0, 10 * MB)})
+    sampler = HostSampler([os.getpid()])
+    assert [sampler.sample().values[MEMORY] for _ in range(5)] == [7.0] * 5
+    assert asked == [os.getpid()]
 
 
 def test_a_process_that_the_server_starts_later_counts() -> None:
@@ -185,8 +186,8 @@ def test_memory_that_may_not_be_read_is_absent_and_told(monkeypatch: pytest.Monk
 
 def test_a_process_that_ends_does_not_lower_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     # The one used 5 s and has gone; the other goes on.
-    trees = [{1: 5.0, 2: 1.0}, {2: 1.1}]
-    monkeypatch.setattr(HostSampler, "_tree", lambda _: [Reported(pid, used) for pid, used in trees.pop(0).items()])
+    trees = [{1: State(5.0, 0), os.getpid(): State(1.0, 0)}, {os.getpid(): State(1.1, 0)}]
+    monkeypatch.setattr(HostSampler, "_tree", lambda *_: trees.pop(0))
     sampler = HostSampler([1])
     around = time.monotonic()
     sampler.sample()
@@ -196,23 +197,6 @@ def test_a_process_that_ends_does_not_lower_the_rate(monkeypatch: pytest.MonkeyP
     rate = sampler.sample().values[CPU]
     assert 0.1 / (time.monotonic() - around) <= rate * 1.000001
     assert rate <= 0.1 / within * 1.000001
-
-
-class Reported:
-    """What the sampler asks of a psutil.Process."""
-
-    def __init__(self, pid: int, cpu_s: float) -> None:
-        self.pid = pid
-        self._cpu_s = cpu_s
-
-    def cpu_times(self) -> SimpleNamespace:
-        return SimpleNamespace(user=self._cpu_s, system=0.0)
-
-    def memory_info(self) -> SimpleNamespace:
-        return SimpleNamespace(rss=0)
-
-    def memory_full_info(self) -> SimpleNamespace:
-        return SimpleNamespace(uss=0)
 
 
 class Reading(NamedTuple):
@@ -225,3 +209,49 @@ class Reading(NamedTuple):
 def _reading(pid: int) -> Reading:
     times = psutil.Process(pid).cpu_times()
     return Reading(time.monotonic(), times.user + times.system)
+
+
+def test_processes_are_listed_where_there_is_a_new_one_and_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    listings, newest = [], [b"7\n"]
+    monkeypatch.setattr(psutil, "pids", lambda: listings.append(1) or [os.getpid()])
+    monkeypatch.setattr(host, "_newest", lambda: newest[-1])
+    monkeypatch.setattr(host, "LIST_NS", 10**15)
+    sampler = HostSampler([os.getpid()])
+    assert [MEMORY in sampler.sample().values for _ in range(3)] == [True] * 3
+    assert len(listings) == 1
+    newest.append(b"8\n")
+    sampler.sample()
+    assert len(listings) == 2
+    monkeypatch.setattr(host, "LIST_NS", 0)  # where the kernel does not tell
+    sampler.sample()
+    assert len(listings) == 3
+
+
+def test_a_new_thread_or_process_is_told() -> None:
+    before = host._newest()
+    subprocess.run(["true"], check=True)
+    assert host._newest() != before
+
+
+def test_a_process_may_have_any_name(tmp_path: Path) -> None:
+    named = tmp_path / "a) Z 1"
+    named.symlink_to(sys.executable)
+    code = "import sys; print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen([named, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = host._state(process.pid)
+        assert found is not None
+        assert found.rss == pytest.approx(psutil.Process(process.pid).memory_info().rss, rel=0.2)
+        process.stdin.close()
+
+
+def test_a_host_without_proc_says_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> bytes:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(host, "_read", missing)
+    scraped = HostSampler([os.getpid()]).sample()
+    assert scraped.values[AVAILABLE] == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert scraped.problem == "the server's processes are gone"
