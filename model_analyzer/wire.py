@@ -331,6 +331,7 @@ def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Owne
         tls=next((model.tls for model in spec.models()), None),
         gpus=wanted_gpus(spec),
         ready_timeout_s=spec.server_start_timeout_seconds,
+        control_over_http=_have_paths(spec),
         say=progress.say,
     )
     if job.mode == "docker":
@@ -339,6 +340,13 @@ def build_server(job: Job, progress: Progress, opened: store.JsonlStore) -> Owne
     from model_analyzer.adapters.triton.local import LocalServer, find_local
 
     return LocalServer(launch, find_embedded if job.mode == "embedded" else lambda: find_local(spec.triton_server_path))
+
+
+def _have_paths(spec: JobSpec) -> bool:
+    """Whether all models can be reached over HTTP, too."""
+    from model_analyzer.adapters.triton.wire_api import has_path
+
+    return all(has_path(model.name) for model in spec.models())
 
 
 def _repository(spec: JobSpec) -> Path:
@@ -354,7 +362,7 @@ def _remote(spec: JobSpec, progress: Progress, opened: store.JsonlStore) -> Remo
     http, grpc = host_port(spec.triton_http_endpoint), host_port(spec.triton_grpc_endpoint)
     used = host_port(spec.endpoint)
     return RemoteServer(
-        RemoteEndpoints(http, grpc, spec.triton_metrics_url, spec.one_server),
+        RemoteEndpoints(http, grpc, spec.triton_metrics_url, spec.one_server and _have_paths(spec)),
         protocol=spec.client_protocol,
         tls=next((model.tls for model in spec.models()), None),
         max_retries=spec.client_max_retries,

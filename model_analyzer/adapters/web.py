@@ -199,7 +199,7 @@ class _Reply:
             if not self.whole:
                 raise WebError(f"connection broke: no HTTP ({_text(error)})") from None
         encoding = self._headers.get(b"content-encoding", b"identity")
-        if encoding != b"identity":
+        if encoding.lower() != b"identity":
             raise WebError(
                 f"the answer is encoded ({printable(encoding.decode('latin-1'))[:_SHOWN]}), which was not asked for"
             )

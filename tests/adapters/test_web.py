@@ -144,7 +144,7 @@ def body_of(answer: bytes) -> bytes:
         b"HTTP/1.0 200 OK\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: Identity\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
 def test_an_answer_may_end_in_several_ways(answer: bytes) -> None:

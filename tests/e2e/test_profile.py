@@ -60,6 +60,20 @@ finally:
     assert [name for name in dear if name in modules] == []
 
 
+@pytest.mark.parametrize(("protocol", "model"), [("http", "v2@int8+lora"), ("grpc", "50%")])
+def test_a_models_name_may_have_what_means_something_in_urls(
+    make_job: Callable[..., Job], tmp_path: Path, protocol: str, model: str
+) -> None:
+    source = Path(__file__).parent.parent / "models" / "no_batching"
+    shutil.copytree(source, tmp_path / "models" / model)
+    config = (source / "config.pbtxt").read_text().replace('name: "no_batching"', f'name: "{model}"')
+    (tmp_path / "models" / model / "config.pbtxt").write_text(config)
+    job = make_job([model], model_repository=str(tmp_path / "models"), client_protocol=protocol)
+    done = job.profile()
+    assert done.returncode == 0, done.stderr
+    assert [(row["Model"], row["Status"]) for row in job.rows()] == [(model, "ok")]
+
+
 def test_every_empty_cell_of_a_measured_row_has_its_reason(make_job: Callable[..., Job]) -> None:
     job = make_job(["add_sub"])
     job.profile()

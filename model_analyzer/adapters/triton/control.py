@@ -26,6 +26,8 @@ from model_analyzer.errors import ModelError, ServerError, ServerLostError
 # Unloading waits for requests in flight and for the backend's processes to end.
 UNLOAD_TIMEOUT_S = 30.0
 NOT_EXPLICIT = "explicit model load / unload is not allowed"
+# Of an API that the server keeps to those who know a header (--http-restricted-api): any of them may be.
+RESTRICTED = "This API is restricted"
 
 # What Triton says -> how to mend it.
 REMEDIES = {
@@ -65,8 +67,8 @@ class TritonControl:
     ) -> list[TritonControl]:
         """Ways to control a server, the cheapest first; the last one is by the protocol that the load takes.
 
-        one_server: HTTP is known to reach the server that gRPC reaches. Nothing else may be controlled over it: what
-        listens at the other port may be another server.
+        one_server: HTTP is known to reach the server that gRPC reaches, and all its models. Nothing else may be controlled
+        over it: what listens at the other port may be another server.
         """
         if protocol == "http":
             return [cls(HttpApi(http, tls), log)]
@@ -83,11 +85,15 @@ class TritonControl:
         """Whether the server is there, for requests too, and lets itself be controlled this way."""
         if not accepts(self.endpoint) or (self._load is not None and not accepts(self._load)):
             return False
+        api = self.api
         try:
-            self.api.index()
+            if not api.is_live():
+                return False
+            for ask in (api.metadata, api.index, api.regions):
+                ask()
+            return not (_is_restricted(api.model_config) or _is_restricted(api.statistics))
         except (Refused, Unreachable):
             return False
-        return True
 
     def is_live(self) -> bool:
         """Whether the server answers at all."""
@@ -215,3 +221,12 @@ class TritonControl:
 
     def _see_log(self) -> str:
         return f"see {self._log.path}" if self._log else "see the server's log"
+
+
+def _is_restricted(ask: Callable[[str], object]) -> bool:
+    """Whether an API that is asked about a model is; here about none that there is, as any may be unloaded."""
+    try:
+        ask("-")
+    except Refused as error:
+        return RESTRICTED in str(error)
+    return False

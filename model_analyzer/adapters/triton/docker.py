@@ -257,7 +257,7 @@ class DockerServer(OwnedServer):
                 address.grpc,
                 self._launch.tls,
                 self._log,
-                one_server=opens_http(flags),
+                one_server=self._launch.control_over_http and opens_http(flags),
             )[0]
             if control.is_ready() and control.name() == flags["id"]:
                 yield address, control

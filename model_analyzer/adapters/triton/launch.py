@@ -28,6 +28,7 @@ class Launch:
 
     monitoring_interval_s: how often it will be scraped; the server refreshes its gauges twice as often.
     gpus: UUIDs or indices to show to the server; None: all, (): none.
+    control_over_http: whether all models can be reached over HTTP, by their names.
     say: receives a line for people (what was found, how far an image pull is).
     """
 
@@ -38,6 +39,7 @@ class Launch:
     tls: Tls | None = None
     gpus: tuple[str, ...] | None = None
     ready_timeout_s: float = 120.0
+    control_over_http: bool = True
     say: Callable[[str], None] = _silent
 
     def flags(self) -> dict[str, str]:

@@ -97,7 +97,8 @@ class LocalServer(OwnedServer):
             self._process = ServerProcess(command, environment, output, self._shm_prefix)
         host = LOOPBACK if host == "0.0.0.0" else host
         http, grpc, metrics = (f"{host}:{values[port]}" for port in PORTS)
-        launch, one_server = self._launch, opens_http(values)
+        launch = self._launch
+        one_server = launch.control_over_http and opens_http(values)
         control = TritonControl.ways(launch.protocol, http, grpc, launch.tls, self._log, one_server=one_server)[0]
         # gRPC's library waits a second after a connection that was refused.
         self._await_ready(lambda: accepts(control.endpoint) and control.is_ready())

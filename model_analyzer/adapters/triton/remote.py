@@ -31,7 +31,8 @@ NOT_READY_TRIES = 3
 class RemoteEndpoints:
     """Where the server answers: host:port, host:port, URL.
 
-    one_server: http and grpc are known to be of one server; otherwise only that of the load is used.
+    one_server: http and grpc are known to be of one server, which can be controlled over either; otherwise only that of the
+    load is used.
     """
 
     http: str

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from model_analyzer.adapters.triton.inputdata import DTYPES, Entry, check_shapes, generated, recorded, shapes_of
 from model_analyzer.adapters.triton.messages import service_pb2
 from model_analyzer.adapters.triton.shared_memory import Layout, Place, Places, Region, register, unregister
-from model_analyzer.adapters.triton.wire_api import WireApi
+from model_analyzer.adapters.triton.wire_api import WireApi, in_path
 from model_analyzer.core.load import Call, EncodedRequest, InputSource, Protocol, RequestSet, SharedMemory
 from model_analyzer.core.variant import ModelInfo, TensorInfo
 from model_analyzer.errors import InputError
@@ -193,7 +192,7 @@ def _encode(
 
 def _http(model: ModelInfo, address: str, call: Call, about: list[str], body: bytes) -> EncodedRequest:
     lines = [
-        f"POST /v2/models/{quote(model.name, safe='')}/{call} HTTP/1.1",
+        f"POST /v2/models/{in_path(model.name)}/{call} HTTP/1.1",
         f"Host: {address}",
         *about,
         f"Content-Length: {len(body)}",

@@ -25,6 +25,8 @@ LOAD_TIMEOUT_S = 1800.0
 Json = dict[str, Any]
 # Source: Triton's protocol/extension_shared_memory.md.
 _SHM = "/systemsharedmemory"
+# What may stand in a path beside letters, digits and `-._~`. Source: RFC 3986, pchar.
+_OF_PATHS = "!$&'()*+,;=:@"
 
 
 class Refused(Exception):  # noqa: N818 -- an answer, not a fault of ours
@@ -89,6 +91,16 @@ class WireApi(Protocol):
         ...
 
 
+def in_path(name: str) -> str:
+    """The name as it stands in a path of the HTTP endpoints."""
+    return quote(name, safe=_OF_PATHS)
+
+
+def has_path(model: str) -> bool:
+    """Whether a model of this name can be reached over HTTP: Triton takes a path as it comes, `%25` too (seen with 2.51)."""
+    return in_path(model) == model
+
+
 def another_endpoint(protocol: str) -> str:
     """How to mend an endpoint that does not answer."""
     other = "http" if protocol == "grpc" else "grpc"
@@ -113,29 +125,29 @@ class HttpApi:
         return cast(Json, self._call("GET", ""))
 
     def model_metadata(self, model: str) -> Json:
-        return cast(Json, self._call("GET", f"/models/{quote(model)}"))
+        return cast(Json, self._call("GET", f"/models/{in_path(model)}"))
 
     def model_config(self, model: str) -> Json:
-        return cast(Json, self._call("GET", f"/models/{quote(model)}/config"))
+        return cast(Json, self._call("GET", f"/models/{in_path(model)}/config"))
 
     def index(self) -> list[Json]:
         return cast("list[Json]", self._call("POST", "/repository/index"))
 
     def statistics(self, model: str) -> list[Json]:
-        return cast("list[Json]", self._call("GET", f"/models/{quote(model)}/stats")["model_stats"])
+        return cast("list[Json]", self._call("GET", f"/models/{in_path(model)}/stats")["model_stats"])
 
     def load(self, model: str, config: Mapping[str, Any] | None, timeout_s: float) -> None:
         body = {"parameters": {"config": json.dumps(config)}} if config is not None else {}
-        self._call("POST", f"/repository/models/{quote(model)}/load", body, timeout_s)
+        self._call("POST", f"/repository/models/{in_path(model)}/load", body, timeout_s)
 
     def unload(self, model: str, timeout_s: float) -> None:
-        self._call("POST", f"/repository/models/{quote(model)}/unload", {}, timeout_s)
+        self._call("POST", f"/repository/models/{in_path(model)}/unload", {}, timeout_s)
 
     def register_region(self, name: str, key: str, size: int) -> None:
-        self._call("POST", f"{_SHM}/region/{quote(name)}/register", {"key": key, "offset": 0, "byte_size": size})
+        self._call("POST", f"{_SHM}/region/{in_path(name)}/register", {"key": key, "offset": 0, "byte_size": size})
 
     def unregister_region(self, name: str) -> None:
-        self._call("POST", f"{_SHM}/region/{quote(name)}/unregister")
+        self._call("POST", f"{_SHM}/region/{in_path(name)}/unregister")
 
     def regions(self, timeout_s: float = CALL_TIMEOUT_S) -> list[str]:
         return [item["name"] for item in self._call("GET", f"{_SHM}/status", None, timeout_s)]

@@ -16,10 +16,13 @@ import pytest
 from model_analyzer.adapters.triton.control import TritonControl
 from model_analyzer.adapters.triton.launch import opens_http, why_closed
 from model_analyzer.adapters.triton.model_config import describe, merge
-from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi
+from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi, has_path
 from model_analyzer.core.load import Protocol, Tls
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:8001"
+# As Triton 2.51 puts it.
+RESTRICTED = """{"error": "This API is restricted, expecting header 'key'"}"""
+UNKNOWN = """{"error": "Request for unknown model: '-' is not found"}"""
 
 
 # -- which way ---------------------------------------------------------------------------------------
@@ -57,15 +60,18 @@ def test_a_server_of_ours_may_be_told_to_take_no_control_over_http(flags: dict[s
 
 
 @contextmanager
-def answering(status: int, body: str) -> Iterator[str]:
-    """An HTTP server that says this to everything: host:port."""
+def answering(status: int, body: str, restricted: str = "nothing") -> Iterator[str]:
+    """An HTTP server that says this to everything but what is restricted, and knows no model: host:port."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            answer = (403, RESTRICTED) if self.path.endswith(restricted) else (status, body)
+            if answer == (200, "[]") and "/models/" in self.path:
+                answer = 400, UNKNOWN
+            self.send_response(answer[0])
+            self.send_header("Content-Length", str(len(answer[1])))
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(answer[1].encode())
 
         def do_POST(self) -> None:
             self.do_GET()
@@ -97,19 +103,43 @@ def listener() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.parametrize(("status", "body"), [(403, RESTRICTED), (404, UNKNOWN), (200, "<html>")])
+def test_a_way_is_closed_where_something_else_or_no_live_server_answers(listener: str, status: int, body: str) -> None:
+    with answering(status, body) as http:
+        assert not TritonControl.ways("grpc", http, listener, one_server=True)[0].is_open()
+
+
 @pytest.mark.parametrize(
-    ("status", "body", "is_open"),
+    ("restricted", "is_open"),
     [
-        (200, "[]", True),
-        (403, '{"error": "This API is restricted"}', False),
-        (200, "<html>", False),
+        ("nothing", True),
+        ("/health/live", False),
+        ("/v2", False),
+        ("/repository/index", False),
+        ("/systemsharedmemory/status", False),
+        ("/config", False),
+        ("/stats", False),
     ],
 )
-def test_a_way_is_open_where_the_server_lets_its_models_be_listed(
-    listener: str, status: int, body: str, is_open: bool
+def test_a_way_is_open_where_nothing_that_control_needs_is_restricted(
+    listener: str, restricted: str, is_open: bool
 ) -> None:
-    with answering(status, body) as http:
+    with answering(200, "[]", restricted) as http:
         assert TritonControl.ways("grpc", http, listener, one_server=True)[0].is_open() is is_open
+
+
+@pytest.mark.triton
+def test_what_no_model_has_is_refused_otherwise_than_what_is_restricted(embedded_server: Any) -> None:
+    info = embedded_server.info
+    assert TritonControl.ways("grpc", info.http_endpoint, info.grpc_endpoint, one_server=True)[0].is_open()
+
+
+@pytest.mark.parametrize(
+    ("model", "has"),
+    [("resnet50_v1.5-fp16", True), ("llama:8b@int8+lora,r=4", True), ("50%", False), ("a b", False), ("größe", False)],
+)
+def test_a_name_that_an_url_must_escape_is_none_that_triton_finds_over_http(model: str, has: bool) -> None:
+    assert has_path(model) is has
 
 
 def test_a_way_is_closed_where_either_port_is(listener: str, nobody: str) -> None:
