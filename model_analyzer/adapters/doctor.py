@@ -152,8 +152,8 @@ def _metrics_page(spec: JobSpec, pages: list[Page]) -> Found:
     pages.append(page)
     if page.problem is not None and not page.values:
         fix = "correct triton_metrics_url, or start the server with metrics"
-        raise ServerError(spec.triton_metrics_url, page.problem, fix)
-    yield "ok", f"metrics page {spec.triton_metrics_url}"
+        raise ServerError(page.origin, page.problem, fix)
+    yield "ok", f"metrics page {page.origin}"
 
 
 def _kubernetes(spec: JobSpec, environ: Mapping[str, str]) -> Found:

@@ -266,8 +266,12 @@ def _told(sock: socket.socket, silent: str) -> Iterator[None]:
 
 
 def shown(url: str) -> str:
-    """The URL without the name and password in it."""
+    """The URL without the name and password in it; without all before the last @ where a password broke it, by a `/` of its own."""
     scheme, mark, rest = url.partition("://")
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return f"{scheme}{mark}{rest.rpartition('@')[2]}"
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 

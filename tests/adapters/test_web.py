@@ -119,6 +119,11 @@ def test_name_and_password_of_the_url_are_sent_and_not_shown() -> None:
     assert shown(secret) == f"{url}/metrics"
 
 
+@pytest.mark.parametrize("password", ["p/w", "p/w@x/y", "p?w", "p#w"])
+def test_a_password_that_makes_the_url_none_is_not_shown_either(password: str) -> None:
+    assert shown(f"http://joe:{password}@h:1/metrics") == "http://h:1/metrics"
+
+
 @pytest.mark.parametrize("url", ["http://h:1/a@b", "nonsense", "", "https://[::1]:2/"])
 def test_an_url_without_a_name_is_shown_as_it_is(url: str) -> None:
     assert shown(url) == url

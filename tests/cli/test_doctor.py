@@ -249,3 +249,12 @@ def test_as_json_each_check_is_an_object(command: Command) -> None:
     ended = command(*_remote("127.0.0.1:9"), "--no-server", "--log-format", "json")
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert {(line["check"], line["status"]) for line in lines} >= {("job", "ok"), ("server", "skip")}
+
+
+def test_a_password_in_the_url_of_the_metrics_page_is_not_shown(command: Command, triton: str, tmp_path: Path) -> None:
+    arguments = _remote(triton)
+    for page in ("metrics", "nothing"):
+        arguments[-1] = f"http://joe:secret@{triton}/{page}"
+        ended = command(*arguments, "-e", str(tmp_path))
+        assert f"http://{triton}/{page}" in ended.out + ended.err
+        assert "secret" not in ended.out + ended.err
