@@ -102,7 +102,8 @@ class Site:
 
     def _wire(self, method: str, target: str, body: bytes | None) -> bytes:
         line = f"{method} {quote(target, safe=_MEANING)} HTTP/1.1\r\n".encode()
-        length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
+        # Without it, some proxies refuse a POST that has no body (411).
+        length = b"" if method == "GET" else b"Content-Length: %d\r\n" % len(body or b"")
         return b"".join((line, self._headers, length, b"\r\n", body or b""))
 
     def _asked(self, wire: bytes, read_s: float, most_bytes: float) -> tuple[socket.socket, _Reply]:

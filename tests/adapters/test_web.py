@@ -80,6 +80,12 @@ def test_a_new_connection_that_breaks_is_not_tried_again() -> None:
         get(Site(url, PATIENCE_S))
 
 
+def test_a_post_says_how_long_it_is_without_a_body_too() -> None:
+    with saying([OK]) as (url, asked):
+        Site(url, PATIENCE_S).request("POST", "/", read_s=PATIENCE_S)
+    assert b"Content-Length: 0\r\n" in asked[0]
+
+
 def test_without_keeping_the_server_is_told_to_close() -> None:
     with saying([OK]) as (url, asked):
         get(Site(url, PATIENCE_S, keep=False))
