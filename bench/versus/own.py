@@ -60,6 +60,7 @@ FILES = (
             Named("throughput_cost", "telemetry at 100 ms for 8 GPUs: share of the throughput", "", 0.01),
             Named("throughput_cost_low", "the same, lower end of its 95 % interval", ""),
             Named("throughput_cost_high", "the same, upper end of its 95 % interval", ""),
+            Named("cpu_share", "the same: CPU of the analyzer's process, of one core", ""),
         ),
     ),
     Own(
