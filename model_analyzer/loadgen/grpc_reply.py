@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from model_analyzer.loadgen.header_blocks import Fields, status_name
 from model_analyzer.loadgen.reply import KEEP, Malformed
+from model_analyzer.loadgen.tensors import size_problem, tensor_size
 
 # Before a message: a flag (1: compressed) and four bytes of its length.
 PREFIX = 5
 # Fields of ModelInferResponse: model_name, model_version, id, parameters, outputs, raw_output_contents.
 MODEL_NAME, OUTPUTS, RAW_CONTENTS = 1, 5, 6
+# Of InferOutputTensor, as its outputs are: name, datatype, shape, parameters, contents.
+NAME, DATATYPE, SHAPE, CONTENTS = 1, 2, 3, 5
 LENGTH_DELIMITED = 2
 
 
@@ -109,7 +112,63 @@ def message_problem(message: bytes | bytearray, length: int) -> str | None:
         return "malformed reply: no ModelInferResponse"
     if OUTPUTS not in numbers and end >= length:
         return "malformed reply: no outputs in it"
-    return None
+    return tensors_problem(message, length)
+
+
+def tensors_problem(message: bytes | bytearray, length: int) -> str | None:
+    """Why the tensors of a ModelInferResponse are not those that it tells of; None when they are, as far as it was kept.
+
+    Where they all lie in shared memory Triton sends an empty one for each.
+    """
+    told: list[tuple[str, int | None]] = []
+    there: list[int] = []
+    at = 0
+    while at < len(message):
+        start, size = payload_at(message, at)
+        number, at = field_at(message, at)
+        if number == OUTPUTS:
+            told.append(_described(message[start:at]))
+        elif number == RAW_CONTENTS and start <= len(message):
+            there.append(size)
+    whole = len(message) == length
+    if there and not any(there) and len(there) == len(told):
+        return None
+    if whole and len(there) > len(told):
+        return f"malformed reply: {len(there)} tensors, and it tells of {len(told)}"
+    if whole:
+        there += [0] * (len(told) - len(there))
+    problems = (size_problem(name, size, tells) for (name, tells), size in zip(told, there, strict=False))
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _described(output: bytes | bytearray) -> tuple[str, int | None]:
+    """Name of an output, and how long its tensor has to be; None where that does not follow, or where it is not a raw one."""
+    name, datatype, shape = "", "", b""
+    at = 0
+    while at < len(output):
+        start, _ = payload_at(output, at)
+        number, at = field_at(output, at)
+        if number == NAME:
+            name = output[start:at].decode(errors="replace")
+        elif number == DATATYPE:
+            datatype = output[start:at].decode(errors="replace")
+        elif number == SHAPE:
+            shape = bytes(output[start:at])
+        elif number in (0, CONTENTS):
+            return name, None
+    return name, tensor_size(datatype, _dims(shape))
+
+
+def _dims(packed: bytes) -> list[int]:
+    """Packed int64."""
+    dims, value, shift = [], 0, 0
+    for byte in packed:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            dims.append(value - (value >> 63 << 64))
+            value = shift = 0
+    return dims
 
 
 def before_contents(message: bytes | bytearray, length: int) -> int:

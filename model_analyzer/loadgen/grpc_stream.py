@@ -18,6 +18,7 @@ from model_analyzer.loadgen.grpc_reply import (
     field_at,
     fields_of,
     payload_at,
+    tensors_problem,
 )
 from model_analyzer.loadgen.header_blocks import STREAM_METHOD
 from model_analyzer.loadgen.known import Known
@@ -58,6 +59,9 @@ class KnownResponses:
             return "malformed reply: no ModelInferResponse"
         if OUTPUTS not in numbers and end >= size:
             return None if FINAL in inner else "malformed reply: no outputs in it"
+        problem = tensors_problem(inner, size)
+        if problem is not None:
+            return problem
         self._heads.remember(length, bytes(message[: start + before_contents(inner, size)]))
         return ""
 

@@ -11,6 +11,8 @@ from model_analyzer.loadgen.order import Order
 from model_analyzer.loadgen.reply import Head, Malformed, Reply, problem_of
 from model_analyzer.loadgen.tally import Tally
 
+# How the problem of a reply begins that is no error's.
+MALFORMED = "malformed reply"
 # Of an open connection. WAITING: the request is sent whole, there is not a byte of the reply yet.
 SENDING, WAITING, READING = range(OPEN + 1, OPEN + 4)
 
@@ -90,7 +92,8 @@ class HttpDriver(Driver[HttpConnection, Slot]):
         conn.reply = None
         slot = conn.slots[0]
         if problem is not None:
-            self._refused(slot, problem, close)
+            # Where a malformed reply ended is not known: the rest of it would be taken for the next one.
+            self._refused(slot, problem, close or problem.startswith(MALFORMED))
             return
         self._succeeded(slot, now)
         if close:
@@ -105,7 +108,7 @@ class HttpDriver(Driver[HttpConnection, Slot]):
 
     def _problem(self, head: Head, reply: Reply) -> str | None:
         """Why a whole reply is no success; None where it is one."""
-        return problem_of(head, reply.body)
+        return problem_of(head, reply.body, reply.size)
 
     def _remember(self, head: Head, reply: Reply) -> None:
         """Replies of a shape begin alike, the JSON part included: another that does is as good as this one.

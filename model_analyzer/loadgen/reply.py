@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
+
+from model_analyzer.loadgen.tensors import size_problem, tensor_size
 
 HEAD_LIMIT = 65536
 # Of a chunk's size line or a trailer.
@@ -11,6 +14,8 @@ LINE_LIMIT = 8192
 # Of a body only so much is kept: enough for any error text and for Triton's JSON part.
 KEEP = 65536
 CHUNK_SIZE, CHUNK_END, TRAILER = range(3)
+# How an error begins whose text is too long to be read as JSON.
+ERROR = re.compile(rb'\s*\{\s*"error"\s*:')
 
 
 class Malformed(Exception):  # noqa: N818 -- a verdict on the bytes
@@ -73,14 +78,15 @@ def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:
 
 
 class Reply:
-    """One reply in the making. `body` keeps its first bytes only."""
+    """One reply in the making. `body` keeps its first bytes only, `size` counts them all."""
 
-    __slots__ = ("_buffer", "_left", "_part", "body", "extra", "head", "raw_head")
+    __slots__ = ("_buffer", "_left", "_part", "body", "extra", "head", "raw_head", "size")
 
     def __init__(self) -> None:
         self.head: Head | None = None
         self.raw_head = b""
         self.body = bytearray()
+        self.size = 0
         self.extra = False
         self._buffer = bytearray()
         # Bytes still to come: of the body, or of the current chunk.
@@ -133,6 +139,7 @@ class Reply:
 
     def _keep(self, data: bytes | bytearray | memoryview) -> None:
         """A piece of the body."""
+        self.size += len(data)
         if len(self.body) < KEEP:
             self.body += data[: KEEP - len(self.body)]
 
@@ -179,37 +186,48 @@ def _chunk_size(line: bytes) -> int:
     return int(digits, 16)
 
 
-def problem_of(head: Head, body: bytes | bytearray) -> str | None:
+def problem_of(head: Head, body: bytes | bytearray, size: int) -> str | None:
     """Why a whole reply is no inference; None when it is one. An error with status 200 is an error.
 
-    body: its first KEEP bytes.
+    body: its first KEEP bytes. size: how many it had.
     """
     if head.status != 200:
         return refusal(head.status, body)
     text = body if head.json_length is None else body[: head.json_length]
     if len(body) >= KEEP and len(text) >= KEEP:
-        # Longer than what was kept: no error text is.
+        # Longer than what was kept.
+        if ERROR.match(text):
+            return f"HTTP 200: {bytes(text[:200]).decode(errors='replace')}"
         return None if text.startswith(b"{") else "malformed reply: no JSON in it"
     reply = _json(text)
     if not isinstance(reply, dict):
         return "malformed reply: its JSON part does not parse"
     if "error" in reply:
-        return refusal(200, body)
-    if "outputs" not in reply:
+        return refusal(200, text)
+    outputs = reply.get("outputs")
+    if not isinstance(outputs, list) or not outputs:
         return "malformed reply: no outputs in it"
-    if head.json_length is not None and head.length is not None:
-        there, told = head.length - head.json_length, _binary_size(reply["outputs"])
+    if head.json_length is not None:
+        # By the bytes that came: a reply in chunks, or up to the close, does not say beforehand how many.
+        there, told = size - head.json_length, sum(_binary_size(output) or 0 for output in outputs)
         if there != told:
             return f"malformed reply: {there} bytes of tensors, and its JSON part tells of {told}"
-    return None
+    return next((problem for problem in map(_tensor_problem, outputs) if problem is not None), None)
 
 
-def _binary_size(outputs: Any) -> int:
-    """Bytes that come after the JSON part, by what it says (Triton's extension_binary_data.md)."""
-    listed = outputs if isinstance(outputs, list) else []
-    parameters = [output.get("parameters") for output in listed if isinstance(output, dict)]
-    sizes = [each.get("binary_data_size") for each in parameters if isinstance(each, dict)]
-    return sum(size for size in sizes if isinstance(size, int))
+def _binary_size(output: Any) -> int | None:
+    """Bytes of it that come after the JSON part, by what it says (Triton's extension_binary_data.md); None: it does not say."""
+    parameters = output.get("parameters") if isinstance(output, dict) else None
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    return size if isinstance(size, int) else None
+
+
+def _tensor_problem(output: Any) -> str | None:
+    """Why its bytes are not the tensor that its shape tells of. Without a size it is in the JSON, or in shared memory."""
+    size = _binary_size(output)
+    if size is None:
+        return None
+    return size_problem(str(output.get("name")), size, tensor_size(output.get("datatype"), output.get("shape")))
 
 
 def refusal(status: int, body: bytes | bytearray) -> str:

@@ -49,6 +49,8 @@ from model_analyzer.loadgen.schedule import send_times_ns
 from model_analyzer.loadgen.session import INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE
 
 MS = 1_000_000
+# outputs: [{ name: "y", datatype: "FP32", shape: [2] }]
+TWO_FP32 = b"\x2a\x0c\x0a\x01y\x12\x04FP32\x1a\x01\x02"
 Answer = Callable[[int], bytes]
 
 
@@ -222,6 +224,11 @@ BAD: dict[str, tuple[Answer, str, bool]] = {
     "two-messages": (lambda s: headers(s) + body(s) * 2 + trailers(s), "malformed reply: more than one message", True),
     "empty-message": (lambda s: good(s, b""), "malformed reply: no ModelInferResponse", True),
     "no-outputs": (lambda s: good(s, b"\x0a\x01m"), "malformed reply: no outputs in it", True),
+    "tensor-too-short": (
+        lambda s: good(s, b"\x0a\x01m" + TWO_FP32 + b"\x32\x040123"),
+        "malformed reply: 4 bytes of output y, and its shape tells of 8", True),
+    "no-tensor": (
+        lambda s: good(s, b"\x0a\x01m" + TWO_FP32), "malformed reply: 0 bytes of output y, and its shape tells of 8", True),
     "other-message": (lambda s: good(s, b"\x12\x01m\x2a\x00"), "malformed reply: no ModelInferResponse", True),
     "garbage-message": (lambda s: good(s, b"garbage!"), "malformed reply: no ModelInferResponse", True),
     "field-too-long": (lambda s: good(s, b"\x0a\x01m\x2a\x00\x32\x09x"), "malformed reply: no ModelInferResponse", True),
@@ -433,7 +440,12 @@ def test_no_stream_is_opened_while_none_is_allowed() -> None:
 @pytest.mark.parametrize("size", [1000, 300_000])
 def test_what_is_received_is_credited(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "WINDOW", 50_000)
-    content = MESSAGE + b"\x32" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + bytes(size)
+    content = (
+        MESSAGE[: MESSAGE.index(b"\x32")]
+        + b"\x32"
+        + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+        + bytes(size)
+    )
 
     def script(peer: Peer) -> None:
         end = H2Peer(peer)

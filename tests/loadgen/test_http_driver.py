@@ -130,6 +130,7 @@ def test_replies_whose_length_and_headers_change_succeed() -> None:
     assert len(seen.done_ns) >= 900
 
 
+SIXTEEN = b'{"outputs": [{"name": "OUTPUT", "parameters": {"binary_data_size": 16}}]}'
 BAD = {
     "status": (refusal("400 Bad Request"), "HTTP 400: model is not ready"),
     "status-without-body": (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "HTTP 503"),
@@ -146,6 +147,11 @@ BAD = {
     "tensors-cut-off": (
         reply(b"0123", document={"outputs": [{"name": "OUTPUT", "parameters": {"binary_data_size": 16}}]}),
         "malformed reply: 4 bytes of tensors, and its JSON part tells of 16",
+    ),
+    "chunks-cut-off": (
+        b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+        % (len(SIXTEEN), len(SIXTEEN), SIXTEEN),
+        "malformed reply: 0 bytes of tensors, and its JSON part tells of 16",
     ),
     "extra": (GOOD + b"x", "malformed reply: bytes after its end"),
     "two": (GOOD + GOOD, "malformed reply: bytes after its end"),
@@ -190,6 +196,29 @@ def test_good_replies_go_on_between_bad_ones(kind: str) -> None:
         seen = run(order(server.port), enough(30, failures=3))
         assert len(seen.done_ns) <= good
     assert seen.failed >= 3
+
+
+def test_the_rest_of_a_malformed_reply_is_not_taken_for_the_next_one() -> None:
+    text = SIXTEEN
+    bad = b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n" % (
+        len(text),
+        len(text) + 9,
+    )
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.number:
+                peer.send(GOOD)
+                continue
+            # So far it looks whole, and wrong. The rest of it comes with the next request.
+            peer.send(bad + text + b"012345678")
+            if peer.request() is not None:
+                peer.send(b"9abcdef" + GOOD)
+            return
+
+    with ScriptedServer(script) as server:
+        seen = run(order(server.port), enough(5, failures=1))
+    assert dict(seen.failures) == {"malformed reply: 9 bytes of tensors, and its JSON part tells of 16": 1}
 
 
 def json_alone(document: Any) -> bytes:

@@ -19,7 +19,7 @@ from model_analyzer.loadgen.reply import (
     problem_of,
 )
 
-BODY = json.dumps({"outputs": []}).encode()
+BODY = json.dumps({"outputs": [{"name": "y"}]}).encode()
 
 
 def framed(*lines: str, body: bytes = b"", status: str = "HTTP/1.1 200 OK") -> bytes:
@@ -87,7 +87,7 @@ def test_garbage_is_never_an_inference_and_never_raises_anything_else(data: byte
 @given(st.binary(max_size=200))
 def test_a_body_of_garbage_is_never_an_inference(body: bytes) -> None:
     head = parse_head(framed(f"Content-Length: {len(body)}"))
-    assert problem_of(head, body) is not None
+    assert problem_of(head, body, len(body)) is not None
 
 
 NAMES = st.sampled_from(["outputs", "error", "model_name"])
@@ -97,8 +97,7 @@ NAMES = st.sampled_from(["outputs", "error", "model_name"])
 def test_other_json_is_never_an_inference(value: object) -> None:
     body = json.dumps(value).encode()
     head = parse_head(framed(f"Content-Length: {len(body)}"))
-    is_inference = isinstance(value, dict) and "outputs" in value and "error" not in value
-    assert (problem_of(head, body) is None) == is_inference
+    assert problem_of(head, body, len(body)) is not None
 
 
 @pytest.mark.parametrize(
@@ -174,11 +173,14 @@ def test_whether_the_connection_may_be_used_again(version: str, connection: str 
 @pytest.mark.parametrize(
     ("status", "body", "problem"),
     [
-        (200, b'{"outputs": []}', None),
+        (200, BODY, None),
+        (200, b'{"outputs": []}', "malformed reply: no outputs in it"),
+        (200, b'{"outputs": null}', "malformed reply: no outputs in it"),
         (200, b'{"outputs": []', "malformed reply: its JSON part does not parse"),
         (200, b"[" * 60_000, "malformed reply: its JSON part does not parse"),
         (200, b'{"outputs": [], "error": "late"}', "HTTP 200: late"),
         (200, b"\xff" * KEEP, "malformed reply: no JSON in it"),
+        (200, b'{ "error": "' + b"x" * KEEP, 'HTTP 200: { "error": "' + "x" * 188),
         (404, b'{"error": "unknown model"}', "HTTP 404: unknown model"),
         (404, b'{"detail": 1}', 'HTTP 404: {"detail": 1}'),
         (500, b"", "HTTP 500"),
@@ -187,19 +189,59 @@ def test_whether_the_connection_may_be_used_again(version: str, connection: str 
 )
 def test_the_problem_of_a_whole_reply(status: int, body: bytes, problem: str | None) -> None:
     head = parse_head(framed(f"Content-Length: {len(body)}", status=f"HTTP/1.1 {status} x"))
-    assert problem_of(head, body) == problem
+    assert problem_of(head, body, len(body)) == problem
 
 
 def test_only_the_json_part_is_read_as_json() -> None:
     text = b'{"outputs": [{"parameters": {"binary_data_size": 4}}]}'
     head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + 4}"))
-    assert problem_of(head, text + b"\xff\xfe\x00\x01") is None
+    assert problem_of(head, text + b"\xff\xfe\x00\x01", len(text) + 4) is None
+
+
+def test_the_text_of_an_error_beside_tensors_is_told() -> None:
+    text = b'{"outputs": [], "error": "late"}'
+    head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + 4}"))
+    assert problem_of(head, text + b"\xff\xfe\x00\x01", len(text) + 4) == "HTTP 200: late"
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest.mark.parametrize("there", [3, 4, 5, KEEP])
+def test_tensors_are_as_long_as_the_json_part_tells_however_the_reply_ends(framing: str, there: int) -> None:
+    text = b'{"outputs": [{"parameters": {"binary_data_size": 4}}]}'
+    body = text + bytes(there)
+    line = {"length": f"Content-Length: {len(body)}", "chunked": "Transfer-Encoding: chunked", "close": "X: y"}[framing]
+    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if framing == "chunked" else body
+    reply = Reply()
+    data = framed(f"Inference-Header-Content-Length: {len(text)}", line, body=sent)
+    assert reply.feed(data[:90]) or reply.feed(data[90:]) or reply.end()
+    assert reply.head is not None
+    told = None if there == 4 else f"malformed reply: {there} bytes of tensors, and its JSON part tells of 4"
+    assert problem_of(reply.head, reply.body, reply.size) == told
 
 
 @pytest.mark.parametrize(
-    "outputs", ["null", "[null]", '[{"parameters": 1}]', '[{"parameters": {"binary_data_size": "4"}}]']
+    ("datatype", "shape", "size", "told"),
+    [
+        ("FP32", [1, 4], 16, None),
+        ("BOOL", [2, 0], 0, None),
+        ("BYTES", [4], 7, None),
+        ("FP32", [-1], 7, None),
+        ("FP32", "4", 7, None),
+        (None, None, 7, None),
+        ("FP32", [1, 999], 16, 3996),
+        ("INT64", [3], 0, 24),
+    ],
 )
+def test_a_tensor_is_as_long_as_its_shape_tells(datatype: object, shape: object, size: int, told: int | None) -> None:
+    output = {"name": "y", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    text = json.dumps({"outputs": [output]}).encode()
+    head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + size}"))
+    problem = None if told is None else f"malformed reply: {size} bytes of output y, and its shape tells of {told}"
+    assert problem_of(head, text + bytes(size), len(text) + size) == problem
+
+
+@pytest.mark.parametrize("outputs", ["[null]", '[{"parameters": 1}]', '[{"parameters": {"binary_data_size": "4"}}]'])
 def test_outputs_of_any_form_are_judged(outputs: str) -> None:
     text = b'{"outputs": %s}' % outputs.encode()
     head = parse_head(framed(f"Inference-Header-Content-Length: {len(text)}", f"Content-Length: {len(text) + 4}"))
-    assert problem_of(head, text) == "malformed reply: 4 bytes of tensors, and its JSON part tells of 0"
+    assert problem_of(head, text, len(text) + 4) == "malformed reply: 4 bytes of tensors, and its JSON part tells of 0"

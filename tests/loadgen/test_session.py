@@ -328,7 +328,7 @@ def test_a_message_of_any_length_is_judged_by_its_beginning(size: int) -> None:
     made = service_pb2.ModelInferResponse(model_name="m", model_version="1", id="x" * (size % 100))
     made.parameters["p"].int64_param = size
     made.outputs.add(name="OUTPUT", datatype="FP32", shape=[size])
-    made.raw_output_contents.append(bytes(size))
+    made.raw_output_contents.append(bytes(4 * size))
     whole = made.SerializeToString()
     assert message_problem(whole[:KEEP], len(whole)) is None
     for length in range(1, min(len(whole), 200)):
@@ -336,11 +336,66 @@ def test_a_message_of_any_length_is_judged_by_its_beginning(size: int) -> None:
             None,
             "malformed reply: no ModelInferResponse",
             "malformed reply: no outputs in it",
+            f"malformed reply: 0 bytes of output OUTPUT, and its shape tells of {4 * size}",
         )
     made.ClearField("outputs")
-    if size < KEEP:
+    if 4 * size < KEEP:
         without = made.SerializeToString()
         assert message_problem(without, len(without)) == "malformed reply: no outputs in it"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "raw", "problem"),
+    [
+        pytest.param("FP32", (1, 4), (16, 16), None, id="whole"),
+        pytest.param("INT64", (2, 0), (0, 0), None, id="no-element"),
+        pytest.param("BYTES", (1, 4), (7, 0), None, id="of-no-fixed-size"),
+        pytest.param("FP32", (-1,), (7, 7), None, id="no-shape"),
+        pytest.param("FP32", (1, 4), (0, 0), None, id="in-shared-memory"),
+        pytest.param("FP32", (1, 4), (16, 12), "12 bytes of output y1, and its shape tells of 16", id="short"),
+        pytest.param(
+            "FP32", (1, 999), (16, 16), "16 bytes of output y0, and its shape tells of 3996", id="another-shape"
+        ),
+        pytest.param("FP32", (1, 4), (16,), "0 bytes of output y1, and its shape tells of 16", id="one-is-missing"),
+        pytest.param("FP32", (1, 4), (), "0 bytes of output y0, and its shape tells of 16", id="none-there"),
+        pytest.param("FP32", (1, 4), (16, 16, 16), "3 tensors, and it tells of 2", id="one-too-many"),
+    ],
+)
+def test_tensors_are_held_against_what_the_message_tells_of_them(
+    datatype: str, shape: tuple[int, ...], raw: tuple[int, ...], problem: str | None
+) -> None:
+    from tritonclient.grpc import service_pb2
+
+    made = service_pb2.ModelInferResponse(model_name="m")
+    for n in range(2):
+        made.outputs.add(name=f"y{n}", datatype=datatype, shape=shape).parameters["p"].int64_param = 1
+    made.raw_output_contents.extend(map(bytes, raw))
+    whole = made.SerializeToString()
+    told = None if problem is None else f"malformed reply: {problem}"
+    assert message_problem(whole, len(whole)) == told
+
+
+def test_tensors_in_the_outputs_themselves_are_not_missed() -> None:
+    from tritonclient.grpc import service_pb2
+
+    made = service_pb2.ModelInferResponse(model_name="m")
+    made.outputs.add(name="y", datatype="FP32", shape=[2]).contents.fp32_contents.extend([1.0, 2.0])
+    whole = made.SerializeToString()
+    assert message_problem(whole, len(whole)) is None
+
+
+@pytest.mark.parametrize("more", range(8))
+def test_a_tensor_whose_length_lies_beyond_what_is_kept_is_not_judged(more: int) -> None:
+    from tritonclient.grpc import service_pb2
+
+    size = KEEP - 45 + more
+    made = service_pb2.ModelInferResponse(model_name="m")
+    for _ in range(2):
+        made.outputs.add(name="y", datatype="UINT8", shape=[size])
+        made.raw_output_contents.append(bytes(size))
+    whole = made.SerializeToString()
+    assert len(whole) - size - 4 == KEEP - 4 + more  # where the second one begins
+    assert message_problem(whole[:KEEP], len(whole)) is None
 
 
 def test_a_request_is_framed_as_the_limits_allow() -> None:
