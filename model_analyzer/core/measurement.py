@@ -38,6 +38,7 @@ class Slice:
     inside the slice. cadences: source -> seconds between its refreshes. problems: source -> why it had no values.
     Open loop: send_lag: how late the client was with each send, None for a closed one. delayed: how many of the sends
     waited because as many requests were in flight as there may be.
+    unanswered: requests that were in flight at the end and given up: no reply came while others did, nor for as long after them.
     cpu_time: of the machine that the load generator runs on; None: the kernel does not tell, or it is an older store's.
     repeat: in which repeat of the phase, from 0; round: in which round of that.
     """
@@ -64,6 +65,7 @@ class Slice:
     workers: tuple[WorkerShare, ...] = ()
     scrapes_s: float = 0.0
     cpu_time: CpuTime | None = None
+    unanswered: int = 0
 
     @property
     def seconds(self) -> float:
@@ -94,6 +96,7 @@ class Slice:
             "client_backlog_ratio": self.client_backlog_ratio,
             "workers": [[share.cpu_ratio, share.wait_ratio] for share in self.workers],
             "scrapes_s": self.scrapes_s,
+            "unanswered": self.unanswered,
             "cpu_time": None if self.cpu_time is None else [self.cpu_time.wanted_ns, self.cpu_time.stolen_ns],
         }
 

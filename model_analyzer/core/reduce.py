@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
 
@@ -35,6 +36,9 @@ SERVER_TIMES = {
 
 # A round of a large group may take minutes; slices further apart than this come from a run that was taken up again.
 SITTING = timedelta(hours=1)
+
+# So many messages of failed requests stand in a row's notes.
+FAILURES_TOLD = 3
 
 # Of an open loop, at the ends of a slice: bursts have more in flight than the mean.
 LEAST_IN_FLIGHT = 16.0
@@ -84,6 +88,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
             [
                 *open_loop.overload(phase.load, slices),
                 *verdict.reasons,
+                *_failure_notes(slices),
                 *limit_notes,
                 *steal_notes((piece.cpu_time, piece.seconds) for piece in slices),
                 *open_loop.notes(phase.load, slices),
@@ -194,6 +199,28 @@ def _few_replies(count: int) -> list[str]:
     """Which percentiles are no more than the maximum, because there is no reply beyond them."""
     names = [f"p{q * 100:.0f}" for q in QUANTILES.values() if count < least_count(q)]
     return [f"{', '.join(names)} of {count} replies: the largest of them"] if names and count else []
+
+
+def _failure_notes(slices: Sequence[Slice]) -> Iterator[str]:
+    """What failed and why, the commonest first; and what had neither a reply nor, yet, failed."""
+    failures: Counter[str] = Counter()
+    for piece in slices:
+        failures.update(piece.failures)
+    if failures:
+        told = failures.most_common(FAILURES_TOLD)
+        others = failures.total() - sum(count for _, count in told)
+        texts = [f"{count}x {message}" for message, count in told] if len(failures) > 1 else [told[0][0]]
+        yield "; ".join((f"{counted(failures.total(), 'request')} failed: {texts[0]}", *texts[1:], *_more(others)))
+    unanswered = sum(piece.unanswered for piece in slices)
+    if unanswered:
+        yield (
+            f"{counted(unanswered, 'request')} had no reply when a slice's end was waited for no longer, and count for nothing: lost by"
+            " the server? see its log; a request_timeout_seconds below slice_seconds counts them as failed"
+        )
+
+
+def _more(others: int) -> list[str]:
+    return [f"{others}x others"] if others else []
 
 
 def _server_values(phase: Phase, slices: Sequence[Slice]) -> tuple[Values, Reasons, list[str]]:

@@ -177,7 +177,20 @@ def _drive(
         edges = _edges(plan, batches, seen, (before.time_ns, after.time_ns))
         _say_that_it_drains(plan, seen, (after.time_ns - before.time_ns) / 1e9, progress)
     timing = _Timing(started_at, began_ns, cpu_between(cpu_before, cpu_after))
-    return _reduce(plan, seen, warm, (before, after), recorder, timing, notes, edges)
+    piece = _reduce(plan, seen, warm, (before, after), recorder, timing, notes, edges)
+    return replace(piece, unanswered=_unanswered(plan, batches, warm.replies + seen.replies))
+
+
+def _unanswered(plan: SlicePlan, batches: Iterator[LoadBatch], replies: int) -> int:
+    """How many requests were still in flight when the load generator waited no longer.
+
+    Streams are not waited for; where nothing is ever answered, the phase fails by that.
+    """
+    last, streamed = None, plan.order.requests.call in ("stream_infer", "generate_stream")
+    for batch in batches:
+        last = batch
+        replies += len(batch.done_ns)
+    return last.inflight if last is not None and replies and not streamed else 0
 
 
 def _say_that_it_drains(plan: SlicePlan, seen: Seen, measured_s: float, progress: Progress) -> None:

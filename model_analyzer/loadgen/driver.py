@@ -172,6 +172,7 @@ class Driver(ABC, Generic[C, S]):
                 self._tick(now)
                 if events and due is None and len(self._slots) == 1:
                     now = self._converse(self._slots[0], now)
+            self._tally.unanswered = self._inflight
         finally:
             self._close_all()
 

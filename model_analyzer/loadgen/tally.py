@@ -43,6 +43,8 @@ class Tally:
         self.first: array[int] = array("q")
         self.gap_at: array[int] = array("q")
         self.gap: array[int] = array("q")
+        # Of a drain that is over: requests that had no reply.
+        self.unanswered = 0
         self._failures: dict[str, int] = {}
         self._write = write
         self._order = order
@@ -90,8 +92,8 @@ class Tally:
 
     def end(self, error: str | None = None) -> None:
         """The order is over: the rest of what was counted, and the end."""
-        if self.done or self._failures:
-            self.report(time.monotonic_ns(), 0)
+        if self.done or self._failures or self.unanswered:
+            self.report(time.monotonic_ns(), self.unanswered)
         self._write(frame(self._order, {"ended": True, "error": error}, array("q"), array("q"), array("q")))
 
 

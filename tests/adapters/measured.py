@@ -66,6 +66,7 @@ def piece(of: Phase, number: int = 0, rate: int = 100, gpu: str | None = None) -
         problems={},
         scrapes_s=0.004,
         cpu_time=CpuTime(1_500_000_000, 10_000_000),
+        unanswered=2,
     )
 
 

@@ -414,6 +414,16 @@ class TestRepeats:
         assert begun(contents.measurements[ONE.id], contents.slices[ONE.id]) == 1
 
 
+def test_slices_of_before_the_unanswered_were_counted_have_none(tmp_path: Path) -> None:
+    with JsonlStore(tmp_path) as opened:
+        opened.add_slice(piece(ONE))
+    (old,) = records(tmp_path)
+    del old["data"]["unanswered"]  # type: ignore[attr-defined]
+    (tmp_path / FILENAME).write_text(json.dumps(old) + "\n")
+    (kept,) = read(tmp_path).slices[ONE.id]
+    assert kept == replace(piece(ONE), unanswered=0, stats=kept.stats)
+
+
 def test_slices_of_before_steal_was_counted_do_not_know_it(tmp_path: Path) -> None:
     with JsonlStore(tmp_path) as opened:
         opened.add_slice(piece(ONE))

@@ -227,6 +227,20 @@ class TestServerFigures:
         assert measured.notes == ()
 
 
+def test_a_row_says_what_its_failed_requests_were_the_commonest_first() -> None:
+    first, second = {"timeout": 1, "HTTP 503": 2, "a": 1}, {"HTTP 503": 3, "b": 1, "c": 2}
+    notes = row(piece(failures=first), piece(failures=second)).notes
+    assert notes[0] == "10 requests failed: 5x HTTP 503; 2x c; 1x timeout; 2x others"
+    assert row(piece(failures={"timeout": 1})).notes[0] == "1 request failed: timeout"
+
+
+def test_a_row_says_how_many_requests_never_had_a_reply() -> None:
+    (note,) = row(piece(unanswered=1), piece(), piece(unanswered=2)).notes
+    assert note.startswith(
+        "3 requests had no reply when a slice's end was waited for no longer, and count for nothing: "
+    )
+
+
 class TestCrossCheck:
     @pytest.mark.parametrize(("server", "agree"), [(100, True), (105, True), (95, True), (106, False), (94, False)])
     def test_may_differ_by_what_was_in_flight_at_both_ends_and_one_percent(self, server: float, agree: bool) -> None:
@@ -251,8 +265,9 @@ class TestCrossCheck:
         assert row(piece({400.0: 100}, server=counters(20)), phase=phase).notes == ()
 
     def test_failures_that_the_server_counts_as_successes_are_no_other_client(self) -> None:
-        assert row(piece(server=counters(150), failures={"HTTP 500: no": 50})).notes == ()
-        (note,) = row(piece(server=counters(170), failures={"HTTP 500: no": 50})).notes
+        failed_so = "50 requests failed: HTTP 500: no"
+        assert row(piece(server=counters(150), failures={"HTTP 500: no": 50})).notes == (failed_so,)
+        (_, note) = row(piece(server=counters(170), failures={"HTTP 500: no": 50})).notes
         assert note == "client counted 100 replies, the server 170: other clients?"
 
     def test_fewer_at_the_server_points_elsewhere(self) -> None:

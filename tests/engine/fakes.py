@@ -147,16 +147,21 @@ class FakeGenerator:
     orders: list[LoadOrder] = field(default_factory=list)
     succeeded: int = 0
     closed: bool = False
+    # Once the load has ended: requests that had no reply.
+    unanswered: int = 0
+    left: bool = False
 
     @contextmanager
     def run(self, order: LoadOrder) -> Iterator[Iterator[LoadBatch]]:
         self.orders.append(order)
+        self.left = False
         yield self._batches(order)
+        self.left = True
 
     def _batches(self, order: LoadOrder) -> Iterator[LoadBatch]:
         cpu_ns = wait_ns = 0
         start_ns = self.clock.now_ns()
-        while True:
+        while not self.left:
             replies = self.script(order)
             # Requests go on while the reader sleeps: what came meanwhile is there when it asks.
             self.clock.sleep(max(0, start_ns + BATCH_NS - self.clock.now_ns()) / SECOND_NS)
@@ -176,6 +181,7 @@ class FakeGenerator:
                 workers=(WorkerUse(cpu_ns // order.workers, wait_ns, 0),) * order.workers,
             )
             start_ns += BATCH_NS
+        yield LoadBatch(start_ns, np.empty(0, np.int64), np.empty(0, np.int64), {}, cpu_ns, inflight=self.unanswered)
 
     def close(self) -> None:
         self.closed = True

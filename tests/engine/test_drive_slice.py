@@ -230,3 +230,8 @@ def test_a_slice_knows_what_the_hypervisor_took_in_it(running: World) -> None:
 def test_where_the_kernel_counts_no_steal_a_slice_knows_none(running: World) -> None:
     running.clock.steal = None
     assert drive(running, lambda _order: Replies(rate=1000)).cpu_time is None
+
+
+def test_a_slice_knows_how_many_requests_never_had_a_reply(running: World) -> None:
+    running.generator.unanswered = 3
+    assert drive(running, lambda _order: Replies(rate=1000)).unanswered == 3

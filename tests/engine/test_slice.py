@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -37,11 +37,13 @@ class Clockwork:
         self.began.append(self.clock.now_ns())
         latency_ns = int(self.latency_s * SECOND_NS)
         if order.load.kind == "concurrency":
-            yield self._batches(self.clock.now_ns(), latency_ns, int(order.load.value))
+            batches = self._batches(self.clock.now_ns(), latency_ns, int(order.load.value))
         else:
-            yield self._batches(self.clock.now_ns(), int(SECOND_NS / order.load.value), 1)
+            batches = self._batches(self.clock.now_ns(), int(SECOND_NS / order.load.value), 1)
+        yield batches
+        batches.close()
 
-    def _batches(self, began_ns: int, period_ns: int, at_once: int) -> Iterator[LoadBatch]:
+    def _batches(self, began_ns: int, period_ns: int, at_once: int) -> Generator[LoadBatch]:
         told_ns = began_ns
         while True:
             due_ns = told_ns + SECOND_NS // 20

@@ -104,6 +104,25 @@ def test_as_many_requests_as_a_data_file_may_have_are_all_sent(generator: Proces
         assert set(server.bodies) == set(bodies)
 
 
+@pytest.mark.parametrize("silent", [0, 2])
+def test_after_its_end_a_load_tells_how_many_requests_had_no_reply(
+    generator: ProcessLoadGenerator, silent: int
+) -> None:
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.number >= silent:
+                peer.send(GOOD)
+
+    with ScriptedServer(script) as server:
+        with generator.run(to(f"127.0.0.1:{server.port}", 3)) as batches:
+            for batch in batches:
+                if batch.inflight == 3 and len(server.bodies) > 50:
+                    break
+        left = list(batches)
+    assert not any(batch.failures for batch in left)
+    assert (left[-1].inflight if left else 0) == silent
+
+
 def test_failures_arrive_with_their_message(generator: ProcessLoadGenerator) -> None:
     script = always(refusal("400 Bad Request", "unexpected shape\nfor INPUT"))
     with ScriptedServer(script) as server, generator.run(to(f"127.0.0.1:{server.port}")) as batches:
