@@ -18,6 +18,7 @@ from model_analyzer.adapters.triton.wire_api import (
     Refused,
     Unreachable,
     WireApi,
+    has_path,
 )
 from model_analyzer.core.load import Protocol, Tls
 from model_analyzer.core.variant import ModelInfo
@@ -210,6 +211,9 @@ class TritonControl:
         if NOT_EXPLICIT in text:
             what = "cannot be loaded: the server's model control mode is none or poll"
             return ExplicitControlOff(model, what, REMEDIES[NOT_EXPLICIT])
+        if "failed to poll" in text and isinstance(self.api, HttpApi) and not has_path(model):
+            fix = "set client_protocol: grpc: Triton finds no model over HTTP whose name a URL must escape"
+            return ModelError(model, f"cannot be loaded: {text}", fix)
         text = text.removeprefix(f"load failed for model '{model}': ").strip().rstrip(";")
         if "failed to poll" in text and self._log:
             # Triton keeps the reason to its log here.

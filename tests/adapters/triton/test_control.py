@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -18,6 +19,7 @@ from model_analyzer.adapters.triton.launch import opens_http, why_closed
 from model_analyzer.adapters.triton.model_config import describe, merge
 from model_analyzer.adapters.triton.wire_api import GrpcApi, HttpApi, WireApi, has_path
 from model_analyzer.core.load import Protocol, Tls
+from model_analyzer.errors import ModelError
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:8001"
 # As Triton 2.51 puts it.
@@ -57,6 +59,13 @@ def test_grpc_s_server_is_controlled_over_http_only_where_that_is_known_to_be_it
 )
 def test_a_server_of_ours_may_be_told_to_take_no_control_over_http(flags: dict[str, str], opens: bool) -> None:
     assert opens_http(flags) is opens
+
+
+def test_a_name_that_http_cannot_carry_is_told_from_a_model_that_is_not_there() -> None:
+    for model, fix in (("50%", "set client_protocol: grpc"), ("half", "check that the model is a directory")):
+        said = json.dumps({"error": f"failed to load '{quote(model)}', failed to poll from model repository"})
+        with answering(500, said) as http, pytest.raises(ModelError, match=fix):
+            TritonControl(HttpApi(http)).load(model)
 
 
 @contextmanager
