@@ -67,6 +67,7 @@ class ModelInfo:
 
     max_batch_size 0: the model does not batch, a request carries no batch dimension.
     instance_group: Triton Model Analyzer's text, such as "1:CPU" or "2:GPU + 1:CPU".
+    stateful: it takes requests only as parts of a sequence (sequence_batching).
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     instance_group: str
     decoupled: bool = False
+    stateful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,14 @@ def test_a_decoupled_model_has_no_shared_memory(command: Command, tmp_path: Path
     assert ended.errors[0].startswith("error: model a: answers a request several times")
 
 
+def test_a_model_with_state_is_a_fault_of_the_job(command: Command, tmp_path: Path) -> None:
+    make_models(tmp_path, "a")
+    (tmp_path / "models" / "a" / "config.pbtxt").write_text(TAKES_4 + "sequence_batching { }\n")
+    ended = command("validate", "-n", "a", "-m", "models", "-c", "1")
+    assert ended.code == 2
+    assert ended.errors[0].startswith("error: model a: takes sequences of requests (sequence_batching)")
+
+
 def make_models(folder: Path, *names: str) -> None:
     for name in names:
         (folder / "models" / name).mkdir(parents=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from model_analyzer.adapters.triton.inputdata import check_form, check_shapes, recorded, shapes_of
 from model_analyzer.adapters.triton.launch import check_repository
 from model_analyzer.adapters.triton.model_config import describe, read_written
-from model_analyzer.adapters.triton.requests import refuse_shared_memory
+from model_analyzer.adapters.triton.requests import refuse_sequences, refuse_shared_memory
 from model_analyzer.core.load import call_of
 from model_analyzer.core.spec import JobSpec, ResolvedModel
 from model_analyzer.core.variant import ModelInfo
@@ -63,6 +63,7 @@ def _check_inputs(model: ResolvedModel, info: ModelInfo | None, spec: JobSpec) -
             check_form(path)
         return
     where = f"model {model.name}"
+    refuse_sequences(info)
     if source.shared_memory is not None:
         refuse_shared_memory(info, call_of(model.call, spec.client_protocol, info.decoupled))
     if path is None:

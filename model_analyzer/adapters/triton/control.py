@@ -214,7 +214,7 @@ class TritonControl:
         if "failed to poll" in text and isinstance(self.api, HttpApi) and not has_path(model):
             fix = "set client_protocol: grpc: Triton finds no model over HTTP whose name a URL must escape"
             return ModelError(model, f"cannot be loaded: {text}", fix)
-        text = text.removeprefix(f"load failed for model '{model}': ").strip().rstrip(";")
+        text = text.removeprefix(f"load failed for model '{model}': ").rstrip("; ")
         if "failed to poll" in text and self._log:
             # Triton keeps the reason to its log here.
             text = "; ".join([text, *self._log.errors_since(mark)[-2:]])

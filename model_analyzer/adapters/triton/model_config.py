@@ -67,6 +67,8 @@ def describe(config: Mapping[str, Any], version: str) -> ModelInfo:
         outputs=tuple(_tensor(item) for item in config.get("output", ())),
         instance_group=instance_group_text(config.get("instance_group", ())),
         decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
+        # A message that may be empty: it is there or not.
+        stateful="sequence_batching" in config,
     )
 
 

@@ -56,6 +56,7 @@ class TritonEncoder:
 
         Raises InputError; ServerError where the server is gone that is to be told of their shared memory.
         """
+        refuse_sequences(model)
         if source.shared_memory is not None:
             refuse_shared_memory(model, call)
             return RequestSet(protocol, self._share(model, batch_size, source, protocol, address), batch_size)
@@ -106,6 +107,13 @@ class TritonEncoder:
             _encode(model, tensors, protocol, address, Places(region.name, inputs, outputs))
             for tensors, _, inputs, outputs in planned
         )
+
+
+def refuse_sequences(model: ModelInfo) -> None:
+    """Raises InputError for a model that refuses each request without a correlation ID: what it says then helps nobody."""
+    if model.stateful:
+        what = "takes sequences of requests (sequence_batching), which are not supported yet"
+        raise InputError(f"model {model.name}", what, "measure models without state")
 
 
 def refuse_shared_memory(model: ModelInfo, call: Call) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from model_analyzer.adapters.triton.messages import grpc_client
 from model_analyzer.adapters.web import Answer, Site, WebError
 from model_analyzer.core.load import Tls
+from model_analyzer.core.wording import printable
 
 # Health and description answer from memory; loading may read gigabytes from a slow disk.
 CALL_TIMEOUT_S = 10.0
@@ -30,7 +31,10 @@ _OF_PATHS = "!$&'()*+,;=:@"
 
 
 class Refused(Exception):  # noqa: N818 -- an answer, not a fault of ours
-    """The server answered, and said no; the text is its own."""
+    """The server answered, and said no; the text is its own, on one line: of a Python model it is a whole traceback."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(printable(str(text)))
 
 
 class Unreachable(Exception):  # noqa: N818 -- a state of the server

@@ -171,6 +171,14 @@ def test_a_server_that_takes_no_requests_any_more_is_silent_though_its_control_a
         assert (alive.silence(), alive.is_ready()) == (None, True)
 
 
+def test_a_traceback_that_the_server_answers_a_load_with_is_one_line_without_escapes() -> None:
+    said = "load failed for model 'm': version 1 is at UNAVAILABLE state: Internal: no weights\n\nAt:\n  /m/1/model.py(7)\n;\n"
+    with answering(400, json.dumps({"error": said})) as http, pytest.raises(ModelError) as raised:
+        TritonControl(HttpApi(http)).load("m")
+    what = "version 1 is at UNAVAILABLE state: Internal: no weights At: /m/1/model.py(7)"
+    assert str(raised.value) == f"m: cannot be loaded: {what}; see the server's log"
+
+
 # -- the same over both, on the real Triton ----------------------------------------------------------
 
 
@@ -212,6 +220,16 @@ def test_both_say_the_same_of_a_model(embedded_server: Any, model: str) -> None:
     assert configs[0] == configs[1]
     over_http, over_grpc = (as_messages(config) for config in configs[0])
     assert over_http == over_grpc
+
+
+@pytest.mark.triton
+def test_triton_says_of_a_model_with_state_that_it_has_some(embedded_server: Any) -> None:
+    for kind in (HttpApi, GrpcApi):
+        info = embedded_server.info
+        api = kind(info.http_endpoint if kind is HttpApi else info.grpc_endpoint)
+        described, *_ = loaded_over(api, "no_batching", {"sequence_batching": {}})
+        unloaded_over(api, "no_batching")
+        assert described.stateful
 
 
 def as_messages(config: dict[str, Any]) -> Any:

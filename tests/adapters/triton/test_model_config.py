@@ -43,6 +43,10 @@ def test_a_config_from_grpc_leaves_defaults_out():
     assert (info.max_batch_size, info.inputs, info.instance_group, info.decoupled) == (0, (), "", True)
 
 
+def test_a_model_with_state_is_known_by_a_message_that_may_be_empty():
+    assert [describe({"name": "m", **more}, "1").stateful for more in ({}, {"sequence_batching": {}})] == [False, True]
+
+
 def test_overrides_go_into_mappings_field_by_field_and_replace_all_else():
     base = {
         **CONFIG,

@@ -118,6 +118,12 @@ def test_an_unknown_datatype_is_an_error() -> None:
         encode(described(TensorInfo("INPUT", "FP4", (2,))), 1, InputSource())
 
 
+def test_a_model_that_takes_sequences_only_is_an_error_and_not_left_to_its_replies() -> None:
+    model = ModelInfo("m", "1", 0, (INPUT,), (), "1:CPU", stateful=True)
+    with pytest.raises(InputError, match=r"model m: takes sequences of requests .* not supported yet"):
+        TritonEncoder().encode(model, 1, InputSource(), "grpc", "host:1")
+
+
 def test_an_http_request_is_whole_and_names_its_host_and_model() -> None:
     model = ModelInfo("a model/x", "1", 0, (INPUT,), (), "1:CPU")
     (request, *_) = encode(model, 1, InputSource(), "http").requests
