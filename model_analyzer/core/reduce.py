@@ -16,7 +16,7 @@ from model_analyzer.core.measurement import Measurement, Slice, Status
 from model_analyzer.core.metric import METRICS, Metric, gpu_metrics, host_metrics
 from model_analyzer.core.plan import Phase
 from model_analyzer.core.reading import across, disagreement, read_metric, source_of
-from model_analyzer.core.remarks import remarks
+from model_analyzer.core.remarks import remarks, still_filling
 from model_analyzer.core.repeats import by_repeat, compared, differences, percentile_spread, throughput_spread
 from model_analyzer.core.stats import SliceStats, rate_of, span_s
 from model_analyzer.core.steal import steal_notes
@@ -92,6 +92,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
                 *limit_notes,
                 *steal_notes((piece.cpu_time, piece.seconds) for piece in slices),
                 *open_loop.notes(phase.load, slices),
+                *_still_filling(phase.load, slices),
                 *_few_replies(sum(piece.stats.count for piece in slices)),
                 *differences(chain(compared(stats), compared_streams(stats)), len(stats)),
                 *_remarks(stats),
@@ -127,6 +128,13 @@ def _remarks(repeats: Sequence[Sequence[SliceStats]]) -> list[str]:
         for remark in remarks(slices):
             said.setdefault(remark, []).append(number)
     return [f"repeat {', '.join(map(str, of))}: {remark}" for remark, of in said.items()]
+
+
+def _still_filling(load: Load, slices: Sequence[Slice]) -> tuple[str, ...]:
+    """Not told where requests failed: a place that waits before it tries again is not in flight."""
+    if load.kind != "concurrency" or any(piece.failures for piece in slices):
+        return ()
+    return still_filling(int(load.value), [piece.stats for piece in slices])
 
 
 def _spread_values(repeats: Sequence[Sequence[SliceStats]]) -> tuple[Values, Reasons]:

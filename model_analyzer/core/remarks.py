@@ -13,7 +13,9 @@ import numpy as np
 
 from model_analyzer.core.histogram import Histogram
 from model_analyzer.core.motion import Floats, both_tails
-from model_analyzer.core.stats import SliceStats, throughput_motion
+from model_analyzer.core.stats import SliceStats, rate_of, throughput_motion
+from model_analyzer.core.warmup import GENERATIONS
+from model_analyzer.core.wording import figure
 
 # Fewer slices carry none of these tests.
 LEAST_SLICES = 6
@@ -42,6 +44,9 @@ MODE_RATIO = 1.3
 MODE_SHARE = 0.05
 VALLEY = 0.5
 MODE_REPLIES = 300
+# A closed loop has throughput x mean latency requests in flight. Where that is below this share of its places, it was
+# not full while the requests were sent whose replies were measured.
+FULL_SHARE = 0.8
 # Buckets of the histogram, 128 an octave, are taken 16 at a time to look for modes.
 MODE_BUCKETS = 16
 
@@ -53,6 +58,26 @@ def remarks(slices: Sequence[SliceStats]) -> tuple[str, ...]:
     if len(pieces) < LEAST_SLICES or not float(np.median(rates)) > 0:
         return ()
     return tuple(_found(pieces, rates))
+
+
+def still_filling(places: int, slices: Sequence[SliceStats]) -> tuple[str, ...]:
+    """Of a closed loop without failures: whether its latencies are those of a queue that was still growing, by Little's law.
+
+    places: requests in flight. A warm-up is cut off, so with many requests at a slow server a slice may see nothing but
+    replies to those that the loop began with. With two replies and more for each place in each slice it was full.
+    """
+    rate = rate_of(slices)
+    latency = Histogram.merge(piece.latency for piece in slices)
+    if latency.mean_ns is None or not rate or latency.count >= GENERATIONS * places * len(slices):
+        return ()
+    # Few replies: with one more in each slice it would be full.
+    most = rate * (1 + len(slices) / latency.count)
+    if most * latency.mean_ns / 1e9 >= FULL_SHARE * places:
+        return ()
+    return (
+        f"latencies are too short: {places} requests in flight at {figure(rate)} replies/s take about {places / rate:.2g} s"
+        " each, longer than the warm-up; raise slice_seconds and max_seconds to several times that",
+    )
 
 
 def _found(pieces: Sequence[SliceStats], rates: Floats) -> Iterator[str]:

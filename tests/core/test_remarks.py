@@ -10,7 +10,7 @@ import queues
 from queues import Server, Speed
 
 from model_analyzer.core.histogram import Histogram
-from model_analyzer.core.remarks import find_modes, remarks
+from model_analyzer.core.remarks import find_modes, remarks, still_filling
 from model_analyzer.core.stats import SliceStats
 
 SECOND_NS = 1_000_000_000
@@ -24,6 +24,38 @@ MOST_CHARACTERS = 170
 def slices_of_rates(*rates: int) -> list[SliceStats]:
     """Slices of 1 s in ten windows, each even in itself."""
     return [SliceStats(SECOND_NS, SECOND_NS // 10, (rate // 10,) * 10, latencies([MS_NS] * rate)) for rate in rates]
+
+
+class TestFillingLoop:
+    @pytest.mark.parametrize("places", [1, 4, 16])
+    def test_a_slow_server_s_queue_that_still_grows_is_told_with_the_latency_to_come(self, places: int) -> None:
+        """One request a second, one after the other: from 4 s to 9 s after the load began, seen twice."""
+        seen = np.arange(4, 9) * SECOND_NS
+        piece = SliceStats.of(seen, np.minimum(seen, places * SECOND_NS), 4 * SECOND_NS, 9 * SECOND_NS, SECOND_NS // 20)
+        found = still_filling(places, [piece, piece])
+        if places < 16:
+            assert found == ()
+        else:
+            (remark,) = found
+            assert remark.startswith(
+                "latencies are too short: 16 requests in flight at 1 replies/s take about 16 s each"
+            )
+            assert "raise slice_seconds and max_seconds" in remark
+            assert len(remark) <= MOST_CHARACTERS
+
+    def test_a_reply_that_just_missed_a_slice_makes_no_queue(self) -> None:
+        piece = SliceStats.of(
+            np.array([4, 5]) * SECOND_NS, np.full(2, 4 * SECOND_NS), int(3.01e9), int(5.99e9), SECOND_NS // 20
+        )
+        assert still_filling(4, [piece]) == ()
+
+    def test_a_slow_server_that_takes_all_at_once_has_a_full_loop_from_its_first_replies_on(self) -> None:
+        done = np.repeat(np.array([4, 8]) * SECOND_NS, 16)
+        piece = SliceStats.of(done, np.full(32, 4 * SECOND_NS), 2 * SECOND_NS, 10 * SECOND_NS, SECOND_NS // 20)
+        assert still_filling(16, [piece]) == ()
+
+    def test_a_fast_server_is_not_told_of_the_time_between_a_reply_and_the_next_request(self) -> None:
+        assert still_filling(4, [SliceStats(SECOND_NS, SECOND_NS // 10, (100,) * 10, latencies([MS_NS] * 1000))]) == ()
 
 
 def latencies(values_ns: Sequence[int]) -> Histogram:
