@@ -24,6 +24,9 @@ BACKLOG_SHARE = 0.2
 # flight, so latency is up to this share too long: as much as is asked of its precision (latency_precision's default).
 WAIT_SHARE = 0.1
 
+# Other programs that use so much of a core are more than what a machine does by itself.
+OTHERS_CORES = 0.25
+
 # The CPUs of the host are full: what the load generator takes of them the server lacks, and the other way round.
 HOST_FULL = 0.9
 
@@ -32,6 +35,9 @@ HOST_FULL = 0.9
 _BUSY = "its own work was the limit; more client_workers and CPUs, or another machine"
 _OTHERS = "others had its CPU, or a CPU limit; keep cores free for it (client_cpus)"
 _SHARED = "it and the server share full CPUs; run it on another machine"
+_CROWDED = (
+    "other programs used {:.1f} cores of the full CPUs that it and the server share; measure again once they are quiet"
+)
 
 
 def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:
@@ -49,17 +55,21 @@ def is_lagging(lag_s: float, latency_s: float | None) -> bool:
     return latency_s is not None and lag_s > LAG_S and lag_s > LAG_SHARE * latency_s
 
 
-def client_limit(slices: Sequence[Slice], shared_full: bool = False) -> tuple[bool, tuple[str, ...]]:
+def client_limit(
+    slices: Sequence[Slice], shared_full: bool = False, others_cores: float = 0.0
+) -> tuple[bool, tuple[str, ...]]:
     """Whether the load generator was the limit, and what a reader should know of it: every reason, then what to do.
 
     shared_full: the server is on this machine, too, and its CPUs are full: then nobody knows what the server alone could do.
+    others_cores: what programs that are neither used of these CPUs.
     """
+    shared = "" if not shared_full else _SHARED if others_cores < OTHERS_CORES else _CROWDED.format(others_cores)
     notes = tuple(_workers(slices))
     cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
     reasons = tuple(_limits(slices, cpu, wait))
     if reasons:
-        return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared_full)}", *notes)
-    return False, (*notes, *_starved(slices, shared_full))
+        return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared)}", *notes)
+    return False, (*notes, *_starved(slices, shared))
 
 
 def _workers(slices: Sequence[Slice]) -> Iterator[str]:
@@ -92,17 +102,17 @@ def _by_itself(cpu: float, wait: float) -> bool:
     return cpu > CPU_AT_WORK and wait <= WAIT_SHARE
 
 
-def _why(cpu: float, wait: float, shared_full: bool) -> str:
-    """What kept it from more, and what to do."""
-    if shared_full:
-        return _SHARED
+def _why(cpu: float, wait: float, shared: str) -> str:
+    """What kept it from more, and what to do. shared: what to say where it and the server share full CPUs, else empty."""
+    if shared:
+        return shared
     return _BUSY if cpu > CPU_LIMIT or _by_itself(cpu, wait) else _OTHERS
 
 
-def _starved(slices: Sequence[Slice], shared_full: bool) -> Iterator[str]:
+def _starved(slices: Sequence[Slice], shared: str) -> Iterator[str]:
     wait = _over_time(slices, _longest_wait)
     if wait > WAIT_SHARE:
-        why = _SHARED if shared_full else _OTHERS
+        why = shared or _OTHERS
         yield f"the load generator waited for a CPU {wait:.0%} of the time, latencies hold up to as much of it: {why}"
 
 

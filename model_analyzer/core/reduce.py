@@ -77,7 +77,7 @@ def reduce_phase(phase: Phase, slices: Sequence[Slice], verdict: Verdict, infere
     host, gpus = read_telemetry(telemetry, seconds, gpu_keys, problems, cadences)
     gpu_values, gpu_reasons, gpu_notes = _gpu_values(gpus, problems, slices, telemetry, seconds, inferences)
     opened, opened_reasons = open_loop.values(phase.load, slices)
-    limited, limit_notes = client_limit(slices, _shared_and_full(host))
+    limited, limit_notes = client_limit(slices, _shared_and_full(host), _others_cores(slices, host))
     if seconds and not client["requests_succeeded"]:
         slower = "" if client["requests_failed"] else ": a request takes longer; raise max_seconds"
         limit_notes = (f"no reply in {seconds:.1f} measured seconds{slower}", *limit_notes)
@@ -117,6 +117,17 @@ def _shared_and_full(host: Mapping[str, Reading]) -> bool:
     """Whether the server runs on this machine, as its processes are seen, and the machine's CPUs are all at work."""
     of_server, of_host = host["server_cpu"].value, host["cpu_utilization"].value
     return of_server is not None and of_host is not None and of_host >= HOST_FULL
+
+
+def _others_cores(slices: Sequence[Slice], host: Mapping[str, Reading]) -> float:
+    """Cores that neither the server, where it runs on this machine, nor the load generator used; 0 where that is not known."""
+    known = [(piece, piece.cpu_time) for piece in slices if piece.cpu_time is not None]
+    seconds = sum(piece.seconds for piece, _ in known)
+    of_server = host["server_cpu"].value
+    if not seconds or of_server is None:
+        return 0.0
+    used = sum((cpu.wanted_ns - cpu.stolen_ns) / 1e9 - piece.client_cpu_ratio * piece.seconds for piece, cpu in known)
+    return used / seconds - of_server
 
 
 def _remarks(repeats: Sequence[Sequence[SliceStats]]) -> list[str]:

@@ -291,6 +291,27 @@ class TestClientLimit:
         (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=telemetry)).notes
         assert ("it and the server share full CPUs" in note) == shared
 
+    @pytest.mark.parametrize(
+        ("wanted", "stolen", "others"),
+        [(2.9, 0.0, "1.0"), (2.9, 0.5, "0.5"), (2.1, 0.0, None), (1.0, 0.0, None)],
+        ids=["neighbour", "less than was stolen", "the machine's own", "rounding"],
+    )
+    def test_a_neighbour_on_full_cpus_that_server_and_load_generator_share_is_told_apart(
+        self, wanted: float, stolen: float, others: str | None
+    ) -> None:
+        # Of two seconds the server used 2 and the load generator 1.8 CPU seconds.
+        telemetry = {**on_host("server processes", 1.0), **on_host("nv_cpu_utilization", 0.97)}
+        cpu = CpuTime(int(2 * wanted * SECOND_NS), int(2 * stolen * SECOND_NS))
+        (note, *_) = row(piece({10.0: 200}, 2.0, client_cpu_ratio=0.9, telemetry=telemetry, cpu_time=cpu)).notes
+        assert ("it and the server share full CPUs" in note) == (others is None)
+        if others is not None:
+            assert f": other programs used {others} cores of the full CPUs" in note
+
+    def test_who_used_the_cpus_is_not_guessed_where_the_kernel_does_not_tell(self) -> None:
+        telemetry = {**on_host("server processes", 0.1), **on_host("nv_cpu_utilization", 0.97)}
+        (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=telemetry, cpu_time=None)).notes
+        assert "other programs" not in note
+
     def test_full_cpus_of_a_server_elsewhere_are_not_ours(self) -> None:
         (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=on_host("nv_cpu_utilization", 1.0))).notes
         assert "share" not in note
