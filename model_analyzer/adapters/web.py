@@ -7,11 +7,12 @@ takes with http.client, which takes half of urllib3's. What went wrong is one li
 from __future__ import annotations
 
 import re
+import select
 import socket
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -108,20 +109,29 @@ class Site:
 
     def _asked(self, wire: bytes, read_s: float, most_bytes: float) -> tuple[socket.socket, _Reply]:
         """The beginning of the answer, over a kept connection or a new one."""
-        try:
-            kept = self._idle.pop()
-        except IndexError:
-            kept = None
+        kept = self._kept()
         if kept is not None:
             try:
                 return kept, _begun(kept, wire, read_s, most_bytes)
             except NoAnswer:
                 raise
             except WebError:
-                # The server may have closed it meanwhile: a new one shows.
+                # The server may have closed it in this moment: a new one shows.
                 pass
         sock = self._connected()
         return sock, _begun(sock, wire, read_s, most_bytes)
+
+    def _kept(self) -> socket.socket | None:
+        """A kept connection on which the server has not said anything since: neither that it closed it, nor a 408 for that."""
+        with suppress(IndexError):
+            while True:
+                sock = self._idle.pop()
+                poll = select.poll()
+                poll.register(sock, select.POLLIN)
+                if not poll.poll(0):
+                    return sock
+                sock.close()
+        return None
 
     def _connected(self) -> socket.socket:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import threading
 from base64 import b64encode
@@ -69,6 +70,31 @@ def test_a_kept_connection_that_the_server_has_closed_costs_no_request() -> None
     with saying([OK], [OK]) as (url, _):
         site = Site(url, PATIENCE_S)
         assert (get(site), get(site)) == (b"ok", b"ok")
+
+
+def test_a_farewell_on_a_kept_connection_is_no_answer_to_the_next_request() -> None:
+    """Some load balancers say 408 before they close a connection that was idle for long."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_S)
+        site = Site(f"http://127.0.0.1:{server.getsockname()[1]}", PATIENCE_S)
+
+        def serve() -> None:
+            for farewell in (b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", b""):
+                with server.accept()[0] as connection:
+                    connection.settimeout(PATIENCE_S)
+                    _request(connection)
+                    connection.sendall(OK)
+                    idle.wait(PATIENCE_S)
+                    connection.sendall(farewell)
+
+        idle = threading.Event()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert get(site) == b"ok"
+        idle.set()
+        assert select.select([*site._idle], [], [], PATIENCE_S)[0]
+        assert get(site) == b"ok"
+        thread.join(PATIENCE_S)
 
 
 def test_a_new_connection_that_breaks_is_not_tried_again() -> None:
