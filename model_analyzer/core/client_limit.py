@@ -24,11 +24,16 @@ BACKLOG_SHARE = 0.2
 # flight, so latency is up to this share too long: as much as is asked of its precision (latency_precision's default).
 WAIT_SHARE = 0.1
 
-# Other programs that use so much of a core are more than what a machine does by itself.
-OTHERS_CORES = 0.25
+_NEIGHBOUR = "other programs used {:.1f} cores of this machine, which server and load generator lacked; measure again once they are quiet"
+
+# Other programs that use so much of a core are more than what a machine does by itself, its handling of packets among it,
+# which no process shows.
+OTHERS_CORES = 0.4
 
 # The CPUs of the host are full: what the load generator takes of them the server lacks, and the other way round.
 HOST_FULL = 0.9
+# Mostly at work: a neighbour is in the way.
+HOST_BUSY = 0.75
 
 # What to do, by who keeps the load generator from more: itself, others, or the server on the same full CPUs.
 # docs/troubleshooting.md says it at length.
@@ -61,15 +66,18 @@ def client_limit(
     """Whether the load generator was the limit, and what a reader should know of it: every reason, then what to do.
 
     shared_full: the server is on this machine, too, and its CPUs are full: then nobody knows what the server alone could do.
-    others_cores: what programs that are neither used of these CPUs.
+    others_cores: what programs that are neither used of a machine whose CPUs are mostly at work.
     """
     shared = "" if not shared_full else _SHARED if others_cores < OTHERS_CORES else _CROWDED.format(others_cores)
     notes = tuple(_workers(slices))
     cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
     reasons = tuple(_limits(slices, cpu, wait))
+    # A server that needs the CPUs more than the load generator does is slowed down by a neighbour all the same.
+    beside = () if others_cores < OTHERS_CORES else (_NEIGHBOUR.format(others_cores),)
     if reasons:
-        return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared)}", *notes)
-    return False, (*notes, *_starved(slices, shared))
+        return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared)}", *notes, *(() if shared else beside))
+    starved = tuple(_starved(slices, shared))
+    return False, (*notes, *starved, *(() if shared and starved else beside))
 
 
 def _workers(slices: Sequence[Slice]) -> Iterator[str]:

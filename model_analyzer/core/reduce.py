@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import chain, pairwise
 
 from model_analyzer.core import open_loop
-from model_analyzer.core.client_limit import HOST_FULL, client_limit
+from model_analyzer.core.client_limit import HOST_BUSY, HOST_FULL, client_limit
 from model_analyzer.core.energy import energy_per_inference
 from model_analyzer.core.histogram import Histogram, least_count
 from model_analyzer.core.load import Load
@@ -120,11 +120,14 @@ def _shared_and_full(host: Mapping[str, Reading]) -> bool:
 
 
 def _others_cores(slices: Sequence[Slice], host: Mapping[str, Reading]) -> float:
-    """Cores that neither the server, where it runs on this machine, nor the load generator used; 0 where that is not known."""
+    """Cores that neither the server, where it runs on this machine, nor the load generator used.
+
+    0 where that is not known, and where so many CPUs are idle that nobody lacked them.
+    """
     known = [(piece, piece.cpu_time) for piece in slices if piece.cpu_time is not None]
     seconds = sum(piece.seconds for piece, _ in known)
-    of_server = host["server_cpu"].value
-    if not seconds or of_server is None:
+    of_server, of_host = host["server_cpu"].value, host["cpu_utilization"].value
+    if not seconds or of_server is None or of_host is None or of_host < HOST_BUSY:
         return 0.0
     used = sum((cpu.wanted_ns - cpu.stolen_ns) / 1e9 - piece.client_cpu_ratio * piece.seconds for piece, cpu in known)
     return used / seconds - of_server

@@ -307,6 +307,14 @@ class TestClientLimit:
         if others is not None:
             assert f": other programs used {others} cores of the full CPUs" in note
 
+    @pytest.mark.parametrize(("of_host", "told"), [(0.97, True), (0.8, True), (0.6, False)])
+    def test_a_neighbour_is_told_of_where_only_the_server_lacks_its_cpus(self, of_host: float, told: bool) -> None:
+        telemetry = {**on_host("server processes", 0.9), **on_host("nv_cpu_utilization", of_host)}
+        measured = row(piece(client_cpu_ratio=0.1, telemetry=telemetry, cpu_time=CpuTime(2 * SECOND_NS, 0)))
+        note = "other programs used 1.0 cores of this machine, which server and load generator lacked; measure again once they are quiet"
+        assert measured.notes == ((note,) if told else ())
+        assert measured.client_limited is False
+
     def test_who_used_the_cpus_is_not_guessed_where_the_kernel_does_not_tell(self) -> None:
         telemetry = {**on_host("server processes", 0.1), **on_host("nv_cpu_utilization", 0.97)}
         (note, *_) = row(piece(client_cpu_ratio=0.9, telemetry=telemetry, cpu_time=None)).notes
