@@ -21,6 +21,7 @@ from model_analyzer.core.shard import share
 from model_analyzer.core.spec import JobSpec, ResolvedModel, pairs
 from model_analyzer.core.stopping import StopRule
 from model_analyzer.core.variant import ServerSettings
+from model_analyzer.core.wording import without_secrets
 from model_analyzer.errors import Fault, SpecError
 
 
@@ -163,9 +164,11 @@ def _shard_index(spec: JobSpec) -> int | None:
 
 
 def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
-    """What affects every phase's result beside the phase itself."""
+    """What affects every phase's result beside the phase itself. A password does not: a new one measures nothing anew."""
+    exporters = [without_secrets(url) for url in spec.dcgm_exporter_url]
+    metrics = without_secrets(spec.triton_metrics_url)
     identity = {
-        "remote": [spec.triton_http_endpoint, spec.triton_grpc_endpoint, spec.triton_metrics_url],
+        "remote": [spec.triton_http_endpoint, spec.triton_grpc_endpoint, metrics],
         "docker": [
             spec.triton_docker_image,
             spec.triton_docker_args,
@@ -182,7 +185,7 @@ def _conditions(spec: JobSpec, mode: str) -> dict[str, Any]:
         "min_gpu_samples": spec.min_gpu_samples,
         "client": [spec.client_workers, spec.client_cpus],
         "gpus": spec.gpus,
-        "dcgm": () if spec.dcgm_disable else [spec.dcgm_exporter_url, spec.dcgm_discovery],
+        "dcgm": () if spec.dcgm_disable else [exporters, spec.dcgm_discovery],
         "mode": mode,
         "server": [identity, spec.triton_server_identity],
     }

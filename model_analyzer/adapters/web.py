@@ -188,6 +188,8 @@ class _Reply:
         self.body = bytearray()
         self.whole = self.keeps = False
         self._parser = HttpResponseParser(self)
+        # What exporters of a few lines may write, and other clients take.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._in_body = False
@@ -274,17 +276,6 @@ def _told(sock: socket.socket, silent: str) -> Iterator[None]:
         if isinstance(error, OSError):
             raise WebError(f"connection broke: {_text(error)}") from error
         raise
-
-
-def shown(url: str) -> str:
-    """The URL without the name and password in it; without all before the last @ where a password broke it, by a `/` of its own."""
-    scheme, mark, rest = url.partition("://")
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        return f"{scheme}{mark}{rest.rpartition('@')[2]}"
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _close_all(connections: deque[socket.socket]) -> None:

@@ -1,8 +1,9 @@
-"""How figures stand in sentences."""
+"""How figures, and what others said, stand in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -26,3 +27,14 @@ def told_together(empty: Iterable[tuple[str, str]]) -> dict[str, str]:
 def printable(text: str) -> str:
     """What somebody else said, as one line without control characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
+def without_secrets(url: str) -> str:
+    """The URL without the name and password in it; without all before the last @ where a password broke it, by a `/` of its own."""
+    scheme, mark, rest = url.partition("://")
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic_ns
 
-from model_analyzer.adapters.web import Site, WebError, shown
+from model_analyzer.adapters.web import Site, WebError
 from model_analyzer.core.telemetry import Page
-from model_analyzer.core.wording import printable
+from model_analyzer.core.wording import printable, without_secrets
 
 # READ_S is for the whole page, headers to last byte.
 CONNECT_S, READ_S = 1.0, 2.0
@@ -74,7 +74,7 @@ class Endpoint:
             if last is None or last[0] != body:
                 last = self._last = body, self._parsed(body)
         except PageProblem as problem:
-            raise PageProblem(f"{shown(self.url)}: {problem}") from None
+            raise PageProblem(f"{without_secrets(self.url)}: {problem}") from None
         return last[1]
 
     def _parsed(self, body: bytes) -> Parsed:
@@ -82,7 +82,9 @@ class Endpoint:
             parsed = parse(body.decode(), self._prefix, self._known)
         except UnicodeDecodeError:
             raise PageProblem("the page is no text") from None
-        return parsed if parsed.problem is None else Parsed(parsed.rows, f"{shown(self.url)}: {parsed.problem}")
+        return (
+            parsed if parsed.problem is None else Parsed(parsed.rows, f"{without_secrets(self.url)}: {parsed.problem}")
+        )
 
     def _fetch(self) -> bytes:
         try:
@@ -203,7 +205,7 @@ class PageSampler:
 
     def __init__(self, name: str, url: str, prefix: str, page_of: Callable[[Iterable[Row], int, str], Page]) -> None:
         self.name = name
-        self.origin = shown(url)
+        self.origin = without_secrets(url)
         self._endpoint = Endpoint(url, prefix)
         self._page_of = page_of
         self._last: tuple[Parsed, Page] | None = None
