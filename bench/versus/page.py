@@ -17,7 +17,7 @@ from bench.versus.figures import Figure, Goal, Run, number, paired, row_variatio
 
 NOTES = Path(__file__).resolve().parents[1] / "notes.md"
 # How long each part takes on 2 cores.
-MINUTES = {"cost": 10, "sweep": 40, "payload": 6, "own": 10}
+MINUTES = {"cost": 15, "sweep": 40, "payload": 6, "own": 10}
 # Other load while a tool runs, from which on its figures are doubted.
 DISTURBED_CORES = 0.3
 Part = Mapping[str, Any]
@@ -393,7 +393,7 @@ were busy with what neither tool nor server explains. The stretch goal for c = 6
 PAYLOAD_TEXT = f"""\
 ## Large requests
 
-`bench/models/{cost.LARGE}`: FP32 3 x 224 x 224 (602 kB) in, 1000 scores out, next to no work in between. As above, with more rounds: perf_analyzer's
+`bench/models/{cost.LARGE}`: FP32 3 x 224 x 224 (602 kB) in, 1000 scores out, next to no work in between. As above; perf_analyzer's
 runs vary much here."""
 
 SWEEP_TEXT = f"""\
