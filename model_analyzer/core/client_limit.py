@@ -24,8 +24,6 @@ BACKLOG_SHARE = 0.2
 # flight, so latency is up to this share too long: as much as is asked of its precision (latency_precision's default).
 WAIT_SHARE = 0.1
 
-_NEIGHBOUR = "other programs used {:.1f} cores of this machine, which server and load generator lacked; measure again once they are quiet"
-
 # Other programs that use so much of a core are more than what a machine does by itself, its handling of packets among it,
 # which no process shows.
 OTHERS_CORES = 0.4
@@ -43,6 +41,7 @@ _SHARED = "it and the server share full CPUs; run it on another machine"
 _CROWDED = (
     "other programs used {:.1f} cores of the full CPUs that it and the server share; measure again once they are quiet"
 )
+_NEIGHBOUR = "other programs used {:.1f} cores of this machine, which server and load generator lacked; measure again once they are quiet"
 
 
 def more_workers(workers: int, most: int, shares: Sequence[WorkerShare], lagging: bool) -> int:
@@ -68,12 +67,13 @@ def client_limit(
     shared_full: the server is on this machine, too, and its CPUs are full: then nobody knows what the server alone could do.
     others_cores: what programs that are neither used of a machine whose CPUs are mostly at work.
     """
-    shared = "" if not shared_full else _SHARED if others_cores < OTHERS_CORES else _CROWDED.format(others_cores)
+    crowded = others_cores >= OTHERS_CORES
+    shared = (_CROWDED.format(others_cores) if crowded else _SHARED) if shared_full else ""
+    # A server that needs the CPUs more than the load generator does is slowed down by a neighbour all the same.
+    beside = (_NEIGHBOUR.format(others_cores),) if crowded else ()
     notes = tuple(_workers(slices))
     cpu, wait = _over_time(slices, _busiest_cpu), _over_time(slices, _its_wait)
     reasons = tuple(_limits(slices, cpu, wait))
-    # A server that needs the CPUs more than the load generator does is slowed down by a neighbour all the same.
-    beside = () if others_cores < OTHERS_CORES else (_NEIGHBOUR.format(others_cores),)
     if reasons:
         return True, (f"{'; '.join(reasons)}: {_why(cpu, wait, shared)}", *notes, *(() if shared else beside))
     starved = tuple(_starved(slices, shared))

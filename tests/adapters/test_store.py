@@ -414,24 +414,15 @@ class TestRepeats:
         assert begun(contents.measurements[ONE.id], contents.slices[ONE.id]) == 1
 
 
-def test_slices_of_before_the_unanswered_were_counted_have_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("figure", "none"), [("unanswered", 0), ("cpu_time", None)])
+def test_slices_of_before_a_figure_was_kept_do_not_have_it(tmp_path: Path, figure: str, none: int | None) -> None:
     with JsonlStore(tmp_path) as opened:
         opened.add_slice(piece(ONE))
     (old,) = records(tmp_path)
-    del old["data"]["unanswered"]  # type: ignore[attr-defined]
+    del old["data"][figure]  # type: ignore[attr-defined]
     (tmp_path / FILENAME).write_text(json.dumps(old) + "\n")
     (kept,) = read(tmp_path).slices[ONE.id]
-    assert kept == replace(piece(ONE), unanswered=0, stats=kept.stats)
-
-
-def test_slices_of_before_steal_was_counted_do_not_know_it(tmp_path: Path) -> None:
-    with JsonlStore(tmp_path) as opened:
-        opened.add_slice(piece(ONE))
-    (old,) = records(tmp_path)
-    del old["data"]["cpu_time"]  # type: ignore[attr-defined]
-    (tmp_path / FILENAME).write_text(json.dumps(old) + "\n")
-    (kept,) = read(tmp_path).slices[ONE.id]
-    assert kept == replace(piece(ONE), cpu_time=None, stats=kept.stats)
+    assert kept == replace(piece(ONE), **{figure: none}, stats=kept.stats)
 
 
 def test_a_run_says_which_begun_phases_it_goes_on_with(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def parse(text: str, prefix: str = "", known: Known | None = None) -> Parsed:
     wanted = [line for line in lines if line.startswith(prefix) and line and not line.startswith("#")]
     rows: list[Row] = []
     broken: list[str] = []
-    for line in wanted or _first_sample(lines):
+    # Where none is wanted the first line shows whether it is a page at all.
+    for line in wanted or [line for line in lines if line and not line.startswith("#")][:1]:
         # No time stamp, no exemplar: those are no part of what is known.
         text_of_head, _, number = line.rpartition(" ")
         head = known.get(text_of_head)
@@ -134,10 +135,6 @@ def parse(text: str, prefix: str = "", known: Known | None = None) -> Parsed:
 
 # What the parser raises for a line that is no sample; OverflowError: an integer beyond any float.
 _BROKEN = (ValueError, KeyError, IndexError, OverflowError)
-
-
-def _first_sample(lines: Iterable[str]) -> list[str]:
-    return [line for line in lines if line and not line.startswith("#")][:1]
 
 
 def _rows_of(line: str, known: Known) -> Iterable[Row]:
